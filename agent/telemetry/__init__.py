@@ -7,7 +7,9 @@ come from outside this process (signals).
 """
 
 from agent.telemetry.catalogue import CATALOGUE, Kind, MetricSpec, by_prometheus_name
+from agent.telemetry.export import continued_trace, start_telemetry, trace_headers
 from agent.telemetry.facade import Telemetry, quiet_telemetry, trace_id
+from agent.telemetry.logs import start_logging
 from agent.telemetry.progress import Progress, ProgressSink, ignore_progress
 
 __all__ = [
@@ -18,7 +20,11 @@ __all__ = [
     "ProgressSink",
     "Telemetry",
     "by_prometheus_name",
+    "continued_trace",
     "ignore_progress",
     "quiet_telemetry",
+    "start_logging",
+    "start_telemetry",
+    "trace_headers",
     "trace_id",
 ]
