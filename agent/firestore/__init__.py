@@ -1,1 +1,46 @@
-"""firestore: the wire."""
+"""firestore: the wire.
+
+Belongs here: the gRPC channel, the raw protobuf classes, scans at a pinned read_time, the ledger writer, names and
+values, fingerprints, the maintenance flag. Does not belong here: what a backup or a migration is, what a document
+means, any file on disk. This room is the sole importer of the vendor's Firestore package; no other room sees a
+vendor exception.
+
+The promise to its consumers::
+
+    address = DatabaseAddress(project="p", database="(default)", host="127.0.0.1:8080")   # host None: production
+    address.name("users", "u1")                # "projects/p/databases/(default)/documents/users/u1"
+    address.relative(name)                     # "users/u1"
+
+    with Firestore(address, telemetry=telemetry, origin="backup") as firestore:
+        firestore.check()                                      # Misconfigured(ADDRESS) if nothing answers
+        at: datetime = firestore.server_time()                 # a read_time to pin
+        firestore.ranges(parts, at)                            # list[Scope]: disjoint; together everything
+        firestore.documents(scope, at)                         # Iterator[RawDocument]
+        firestore.pages(scope, at)                             # Iterator[list[RawDocument]]: as they arrive
+        firestore.keys(scope, at)                              # Iterator[DocumentKey(name, update_time)]
+        firestore.get(names, at)                               # dict[str, RawDocument | None]
+        firestore.count(scope, at)                             # int
+        firestore.collection_ids(parent="", read_time=at)      # list[str]
+        firestore.run_query(structured_query, parent="")       # Iterator[RawDocument]; for probes
+        firestore.write(writes, origin="undo", on_batch=observer, rate_limit=RateLimit(per_second=500))
+
+    scope: Everything range  NameRange(first="", last="")      # names from first up to, without, last; both relative
+           one collection    Collection(path="users")          # its direct documents only
+           a collection id   CollectionGroup(id="reviews")     # wherever it occurs
+
+``write`` returns a :class:`WriteRun`, an iterator that yields one :class:`WriteOutcome` for each
+:class:`PlannedWrite` (in order of completion) and has ``.ledger`` (planned, applied, conflicts, rejected, failed).
+The caller's thread pulls the writes, forms batches, calls ``on_batch.before(batch)`` before a batch is first sent
+and ``on_batch.after(batch, outcomes)`` when all of its writes are terminal; other threads only send. An exception
+out of ``before`` keeps that batch from being sent.
+
+    PlannedWrite(name=..., kind=WriteKind.SET, fields=document.fields, precondition=MustExistAt(update_time))
+    PlannedWrite(name=..., kind=WriteKind.DELETE)
+    WriteOutcome: .write, .name, .state (WriteState), .update_time (ns or None), .reason, .message, .ambiguous
+
+    RawDocument: .name, .raw (Document message as received), .fields (bytes of the fields alone), .create_time,
+    .update_time (ns since the epoch), .parsed() (protobuf Document)
+    decode_fields(document.fields) -> dict ; encode_fields(mapping) -> bytes
+    fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .count, .collections)
+    read_maintenance(firestore) / set_maintenance(firestore, enabled=..., message=..., by=...)
+"""
