@@ -72,6 +72,7 @@ class RefusedReason(StrEnum):
     NOT_CONFIRMED = "not_confirmed"
     NOT_VERIFIED = "not_verified"
     HOT_FIELD = "hot_field"
+    NEEDS_MAINTENANCE = "needs_maintenance"
     LAST_GOOD = "last_good"
     UNSUPPORTED_EXPRESSION = "unsupported_expression"
     LIMIT = "limit"
