@@ -22,6 +22,7 @@ class TransientReason(StrEnum):
     RATE_LIMITED = "rate_limited"
     WORKER_DIED = "worker_died"
     BUSY = "busy"
+    SERVER_ERROR = "server_error"
 
 
 class PermanentReason(StrEnum):

@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import NULL_VALUE
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import Int32Value, Int64Value
 from google.rpc.status_pb2 import Status
-from google.type.latlng_pb2 import LatLng
+from google.type.latlng_pb2 import LatLng  # type: ignore[import-untyped]  # the package has no stubs
 
 SERVICE = "google.firestore.v1.Firestore"
 

@@ -1,0 +1,112 @@
+"""The outer messages of the protocol with their inner messages left as bytes.
+
+A backup has no business decoding a document, and a restore none encoding one. These message classes have the same
+field numbers as ``google.firestore.v1``'s, but declare the documents (or a document's fields) as ``bytes``, which is
+the same on the wire; protobuf's C parser then hands the inner message over uncopied and unread. Fields that a newer
+server may add are kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    class _Envelope(Message):
+        def __init__(self, **fields: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    class Moment(_Envelope): ...
+
+    class ShallowDocument(_Envelope): ...
+
+    class ShallowWrite(_Envelope): ...
+
+    class BatchWriteEnvelope(_Envelope): ...
+
+    class ListDocumentsEnvelope(_Envelope): ...
+
+    class RunQueryEnvelope(_Envelope): ...
+
+    class BatchGetEnvelope(_Envelope): ...
+
+else:
+    _FIELD = descriptor_pb2.FieldDescriptorProto
+    _KINDS = {
+        "bytes": _FIELD.TYPE_BYTES,
+        "string": _FIELD.TYPE_STRING,
+        "int64": _FIELD.TYPE_INT64,
+        "int32": _FIELD.TYPE_INT32,
+        "bool": _FIELD.TYPE_BOOL,
+    }
+    # message: field -> (number, type, repeated)
+    _LAYOUT = {
+        "Moment": {"seconds": (1, "int64", False), "nanos": (2, "int32", False)},
+        "ShallowDocument": {
+            "name": (1, "string", False),
+            "fields": (2, "bytes", True),
+            "create_time": (3, "Moment", False),
+            "update_time": (4, "Moment", False),
+        },
+        "ShallowWrite": {
+            "update": (1, "bytes", False),
+            "delete": (2, "string", False),
+            "current_document": (4, "bytes", False),
+        },
+        "BatchWriteEnvelope": {"database": (1, "string", False), "writes": (2, "bytes", True)},
+        "ListDocumentsEnvelope": {"documents": (1, "bytes", True), "next_page_token": (2, "string", False)},
+        "RunQueryEnvelope": {
+            "document": (1, "bytes", False),
+            "read_time": (3, "Moment", False),
+            "done": (6, "bool", False),
+        },
+        "BatchGetEnvelope": {
+            "found": (1, "bytes", False),
+            "missing": (2, "string", False),
+            "read_time": (4, "Moment", False),
+        },
+    }
+
+    def _build():
+        file = descriptor_pb2.FileDescriptorProto(
+            name="runbookd/envelope.proto", package="runbookd.envelope", syntax="proto3"
+        )
+        for message, fields in _LAYOUT.items():
+            declared = file.message_type.add(name=message)
+            for name, (number, kind, repeated) in fields.items():
+                field = declared.field.add(
+                    name=name, number=number, label=_FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+                )
+                if kind in _KINDS:
+                    field.type = _KINDS[kind]
+                else:
+                    field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".runbookd.envelope.{kind}"
+        pool = descriptor_pool.DescriptorPool()
+        pool.Add(file)
+        return {
+            message: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"runbookd.envelope.{message}"))
+            for message in _LAYOUT
+        }
+
+    _classes = _build()
+    Moment = _classes["Moment"]
+    ShallowDocument = _classes["ShallowDocument"]
+    ShallowWrite = _classes["ShallowWrite"]
+    BatchWriteEnvelope = _classes["BatchWriteEnvelope"]
+    ListDocumentsEnvelope = _classes["ListDocumentsEnvelope"]
+    RunQueryEnvelope = _classes["RunQueryEnvelope"]
+    BatchGetEnvelope = _classes["BatchGetEnvelope"]
+
+__all__ = [
+    "BatchGetEnvelope",
+    "BatchWriteEnvelope",
+    "ListDocumentsEnvelope",
+    "Moment",
+    "RunQueryEnvelope",
+    "ShallowDocument",
+    "ShallowWrite",
+]
