@@ -6,6 +6,7 @@ The edge of the vendor: nothing outside this room sees a :class:`grpc.RpcError`.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import grpc
 
@@ -56,9 +57,10 @@ def from_rpc_error(error: grpc.RpcError, *, operation: str, address: DatabaseAdd
         operation: e.g. ``RunQuery``.
         address: whom it was sent to.
     """
-    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-    details = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
-    return classified(code, details, operation=operation, address=address)
+    call: Any = error  # every RpcError that a call raises is also a Call, which its type does not say
+    code = call.code() if hasattr(call, "code") else grpc.StatusCode.UNKNOWN
+    details = call.details() if hasattr(call, "details") else str(error)
+    return classified(code, details or "", operation=operation, address=address)
 
 
 def from_status(code: int, details: str, *, operation: str, address: DatabaseAddress) -> RunbookdError:

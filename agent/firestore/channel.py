@@ -1,0 +1,171 @@
+"""The gRPC channel: bytes out, bytes in, every call measured.
+
+Calls carry the routing headers, a deadline and, against an emulator, sandbox or proxy, the ``owner`` token that
+Google's tools use there. Nothing is retried here (see :mod:`agent.firestore.retry`) and nothing is parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import google.auth
+import google.auth.exceptions
+import google.auth.transport.grpc
+import google.auth.transport.requests
+import grpc
+
+from agent.clock import Clock
+from agent.faults import Misconfigured, MisconfiguredReason, RunbookdError
+from agent.firestore.address import DatabaseAddress
+from agent.firestore.errors import from_rpc_error
+from agent.firestore.protos import SERVICE
+from agent.telemetry import Telemetry
+from agent.telemetry.catalogue import DB_OPERATION_DURATION
+
+_SCOPE = "https://www.googleapis.com/auth/datastore"
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # gRPC's own back-off grows to two minutes, longer than a rollback may wait for a server that came back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Channels with equal options share one connection; a process with several of them wants several.
+    ("grpc.use_local_subchannel_pool", 1),
+    # Streams are read by the caller's thread instead of being handed over from another one.
+    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
+]
+
+
+def _identity(message: bytes) -> bytes:
+    return message
+
+
+class Channel:
+    """One connection to one database; safe to share between threads, not across ``fork``.
+
+    Args:
+        deadline: seconds a call may take unless it says otherwise.
+
+    Raises:
+        Misconfigured: production is asked for and there are no credentials.
+    """
+
+    def __init__(self, address: DatabaseAddress, *, telemetry: Telemetry, clock: Clock, deadline: float = 60.0) -> None:
+        self.address = address
+        self._telemetry = telemetry
+        self._clock = clock
+        self._deadline = deadline
+        self._channel = _open(address)
+        self._metadata: tuple[tuple[str, str], ...] = (
+            ("google-cloud-resource-prefix", address.root),
+            ("x-goog-request-params", f"database={quote(address.root, safe='')}"),
+        )
+        if address.host is not None:
+            self._metadata += (("authorization", "Bearer owner"),)
+        self._unary: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._streams: dict[str, grpc.UnaryStreamMultiCallable[bytes, bytes]] = {}
+
+    def unary(self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None) -> bytes:
+        """One request, one reply.
+
+        Args:
+            method: e.g. ``BatchWrite``.
+            summary: what the call is for, as ``db.query.summary`` of the metric.
+            deadline: seconds.
+
+        Raises:
+            RunbookdError: see :mod:`agent.firestore.errors`.
+        """
+        call = self._unary.get(method)
+        if call is None:
+            call = self._unary[method] = self._channel.unary_unary(
+                f"/{SERVICE}/{method}", request_serializer=_identity, response_deserializer=_identity
+            )
+        began = self._clock.monotonic()
+        try:
+            reply: bytes = call(request, timeout=deadline or self._deadline, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._failed(error, method, summary, self._clock.monotonic() - began) from error
+        self._measured(method, summary, self._clock.monotonic() - began)
+        return reply
+
+    def stream(
+        self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None
+    ) -> Iterator[bytes]:
+        """One request, many replies; ending normally means that the server ended the call with OK.
+
+        The duration that is recorded is the time spent waiting for the server: a caller that takes a minute to store
+        what it got doesn't make the database slow. Closing the iterator cancels the call.
+
+        Raises:
+            RunbookdError: see :mod:`agent.firestore.errors`; what came before the error has been yielded.
+        """
+        opener = self._streams.get(method)
+        if opener is None:
+            opener = self._streams[method] = self._channel.unary_stream(
+                f"/{SERVICE}/{method}", request_serializer=_identity, response_deserializer=_identity
+            )
+        monotonic = self._clock.monotonic
+        waited = 0.0
+        ended = False
+        call = opener(request, timeout=deadline or self._deadline, metadata=self._metadata)
+        try:
+            replies = iter(call)
+            while True:
+                began = monotonic()
+                try:
+                    message = next(replies, None)
+                finally:
+                    waited += monotonic() - began
+                if message is None:
+                    ended = True
+                    break
+                yield message
+        except grpc.RpcError as error:
+            ended = True
+            raise self._failed(error, method, summary, waited) from error
+        finally:
+            if not ended:
+                call.cancel()
+        self._measured(method, summary, waited)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _failed(self, error: grpc.RpcError, method: str, summary: str, seconds: float) -> RunbookdError:
+        translated = from_rpc_error(error, operation=method, address=self.address)
+        self._measured(method, summary, seconds, str(translated.reason))
+        return translated
+
+    def _measured(self, method: str, summary: str, seconds: float, error: str = "") -> None:
+        attributes = {"db.system.name": "gcp.firestore", "db.operation.name": method}
+        if summary:
+            attributes["db.query.summary"] = summary
+        if error:
+            attributes["error.type"] = error
+        self._telemetry.record(DB_OPERATION_DURATION, seconds, attributes)
+
+
+def _open(address: DatabaseAddress) -> grpc.Channel:
+    if address.host is not None:
+        # A proxy set for the web is not meant for a server on this machine.
+        return grpc.insecure_channel(address.host, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
+    try:
+        credentials, _ = google.auth.default(scopes=[_SCOPE])
+    except google.auth.exceptions.DefaultCredentialsError as error:
+        raise Misconfigured(
+            MisconfiguredReason.CREDENTIALS,
+            f"there are no credentials for {address}",
+            hint="set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, or FIRESTORE_EMULATOR_HOST",
+        ) from error
+    plugin = google.auth.transport.grpc.AuthMetadataPlugin(credentials, google.auth.transport.requests.Request())
+    return grpc.secure_channel(
+        address.target,
+        grpc.composite_channel_credentials(grpc.ssl_channel_credentials(), grpc.metadata_call_credentials(plugin)),
+        options=_OPTIONS,
+    )

@@ -1,0 +1,131 @@
+"""Reading many documents at one moment.
+
+Every request of a scan carries the same read_time, so a scan is a consistent picture however often it is interrupted:
+a stream that breaks (Firestore ends them after about 60 s) continues behind the last name at the same read_time.
+An end counts as the end when the server says ``done``; a stream that just stops, as production's sometimes do, is
+asked again behind the last name until nothing comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+
+from agent.faults import Transient, TransientReason
+from agent.firestore.channel import Channel
+from agent.firestore.document import RawDocument
+from agent.firestore.envelope import ListDocumentsEnvelope, RunQueryEnvelope
+from agent.firestore.names import collection_id, parent_of
+from agent.firestore.protos import DocumentMask, ListDocumentsRequest
+from agent.firestore.retry import Retrying
+from agent.firestore.scopes import Collection, Scope, query_of, timestamp
+
+PAGE = 300
+_STREAM_DEADLINE = 300.0
+_SUMMARY = "scan"
+
+
+class Carrier(StrEnum):
+    """The RPC that a scan of a collection travels by."""
+
+    STREAM = "RunQuery"
+    PAGES = "ListDocuments"
+
+
+class Scanner:
+    """Scans over one channel.
+
+    Args:
+        retrying: patience per stall: progress renews it.
+    """
+
+    def __init__(self, channel: Channel, retrying: Retrying) -> None:
+        self._channel = channel
+        self._address = channel.address
+        self._retrying = retrying
+
+    def pages(
+        self,
+        scope: Scope,
+        read_time: datetime | None,
+        *,
+        carrier: Carrier = Carrier.STREAM,
+        keys_only: bool = False,
+    ) -> Iterator[list[RawDocument]]:
+        """The documents of ``scope`` in the order of names, in lists of up to :data:`PAGE`.
+
+        At most one list is held; an iterator that is left alone stops the server through flow control.
+
+        Args:
+            read_time: pin; ``None`` reads each part as it is when it is read, which is not a consistent picture.
+            carrier: ``PAGES`` is possible for a :class:`Collection` only.
+            keys_only: names and times without fields.
+
+        Raises:
+            Transient: no progress for the whole retry budget.
+            Permanent: READ_TIME_EXPIRED among others.
+        """
+        if carrier is Carrier.PAGES and isinstance(scope, Collection):
+            return self._listed(scope, read_time, keys_only)
+        return self._streamed(scope, read_time, keys_only)
+
+    def _streamed(self, scope: Scope, read_time: datetime | None, keys_only: bool) -> Iterator[list[RawDocument]]:
+        patience = self._retrying.patience()
+        after = ""
+        while True:
+            request = query_of(scope, self._address, after=after, keys_only=keys_only)
+            if read_time is not None:
+                request.read_time.CopyFrom(timestamp(read_time))
+            page: list[RawDocument] = []
+            answered = done = found = False
+            failure: Transient | None = None
+            try:
+                for message in self._channel.stream(
+                    "RunQuery", request.SerializeToString(), summary=_SUMMARY, deadline=_STREAM_DEADLINE
+                ):
+                    reply = RunQueryEnvelope.FromString(message)
+                    answered, done = True, reply.done
+                    if raw := reply.document:
+                        page.append(RawDocument(raw))
+                        if len(page) == PAGE:
+                            after, found = page[-1].name, True
+                            yield page
+                            page = []
+            except Transient as error:
+                failure = error
+            if page:
+                after, found = page[-1].name, True
+                yield page
+            if found:
+                patience.renew()
+            if failure is None and not answered:
+                failure = Transient(
+                    TransientReason.SERVER_ERROR, f"RunQuery on {self._address} ended without any answer"
+                )
+            if failure is not None:
+                patience.pause(failure)
+            elif done or not found:
+                return
+
+    def _listed(self, scope: Collection, read_time: datetime | None, keys_only: bool) -> Iterator[list[RawDocument]]:
+        parent = parent_of(scope.path)
+        request = ListDocumentsRequest(
+            parent=self._address.name(parent) if parent else self._address.documents,
+            collection_id=collection_id(scope.path),
+            page_size=PAGE,
+        )
+        if keys_only:
+            request.mask.CopyFrom(DocumentMask(field_paths=["__name__"]))
+        if read_time is not None:
+            request.read_time.CopyFrom(timestamp(read_time))
+        while True:
+            message = request.SerializeToString()
+            reply = ListDocumentsEnvelope.FromString(
+                self._retrying.call(lambda: self._channel.unary("ListDocuments", message, summary=_SUMMARY))  # noqa: B023  # called before the next turn
+            )
+            if reply.documents:
+                yield [RawDocument(raw) for raw in reply.documents]
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
