@@ -1,0 +1,26 @@
+"""scheduling: when operations run, and the processes they run in.
+
+Belongs here: jobs derived from the runbook's schedule (the sole importer of apscheduler), misfires, worker processes
+with their pipe, heartbeats, stuck detection. Does not belong here: what an operation does (backup, migration), which
+operations exist (daemon wiring hands them in) and what a failed one means (rules).
+"""
+
+from agent.scheduling.jobs import JobPlan, job_plans
+from agent.scheduling.lock import ChangeLock
+from agent.scheduling.scheduler import Scheduler
+from agent.scheduling.supervisor import Outcome, Running, Supervisor
+from agent.scheduling.worker import Assignment, Operation, OperationContext, serve
+
+__all__ = [
+    "Assignment",
+    "ChangeLock",
+    "JobPlan",
+    "Operation",
+    "OperationContext",
+    "Outcome",
+    "Running",
+    "Scheduler",
+    "Supervisor",
+    "job_plans",
+    "serve",
+]
