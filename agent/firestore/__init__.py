@@ -24,7 +24,7 @@ The promise to its consumers::
         firestore.run_query(structured_query, parent="")       # Iterator[RawDocument]; for probes
         firestore.write(writes, origin="undo", on_batch=observer, rate_limit=RateLimit(per_second=500))
 
-    scope: Everything range  NameRange(first="", last="")      # names from first up to, without, last; both relative
+    scope: a range of names NameRange(first="", last="")      # names from first up to, without, last; both relative
            one collection    Collection(path="users")          # its direct documents only
            a collection id   CollectionGroup(id="reviews")     # wherever it occurs
 
@@ -41,6 +41,84 @@ out of ``before`` keeps that batch from being sent.
     RawDocument: .name, .raw (Document message as received), .fields (bytes of the fields alone), .create_time,
     .update_time (ns since the epoch), .parsed() (protobuf Document)
     decode_fields(document.fields) -> dict ; encode_fields(mapping) -> bytes
-    fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .count, .collections)
-    read_maintenance(firestore) / set_maintenance(firestore, enabled=..., message=..., by=...)
+    fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .documents, .collections)
+    read_maintenance(firestore) / set_maintenance(firestore, enabled=..., now=..., message=..., by=...)
 """
+
+from agent.firestore.address import DatabaseAddress
+from agent.firestore.client import Firestore
+from agent.firestore.document import DocumentKey, RawDocument, canonical
+from agent.firestore.fingerprint import Fingerprint, Fingerprinter, fingerprint
+from agent.firestore.maintenance import Maintenance, read_maintenance, set_maintenance
+from agent.firestore.rate import NEW_COLLECTION, RateLimit
+from agent.firestore.retry import NO_RETRY, RetryPolicy
+from agent.firestore.scan import Carrier
+from agent.firestore.scopes import EVERYTHING, Collection, CollectionGroup, NameRange, Scope
+from agent.firestore.values import (
+    GeoPoint,
+    Opaque,
+    Reference,
+    Timestamp,
+    Vector,
+    decode,
+    decode_fields,
+    encode,
+    encode_fields,
+)
+from agent.firestore.writer import WriteRun
+from agent.firestore.writes import (
+    Batch,
+    BatchObserver,
+    Ledger,
+    MustExist,
+    MustExistAt,
+    MustNotExist,
+    PlannedWrite,
+    WriteKind,
+    WriteOutcome,
+    WriteState,
+)
+
+__all__ = [
+    "EVERYTHING",
+    "NEW_COLLECTION",
+    "NO_RETRY",
+    "Batch",
+    "BatchObserver",
+    "Carrier",
+    "Collection",
+    "CollectionGroup",
+    "DatabaseAddress",
+    "DocumentKey",
+    "Fingerprint",
+    "Fingerprinter",
+    "Firestore",
+    "GeoPoint",
+    "Ledger",
+    "Maintenance",
+    "MustExist",
+    "MustExistAt",
+    "MustNotExist",
+    "NameRange",
+    "Opaque",
+    "PlannedWrite",
+    "RateLimit",
+    "RawDocument",
+    "Reference",
+    "RetryPolicy",
+    "Scope",
+    "Timestamp",
+    "Vector",
+    "WriteKind",
+    "WriteOutcome",
+    "WriteRun",
+    "WriteState",
+    "canonical",
+    "decode",
+    "decode_fields",
+    "encode",
+    "encode_fields",
+    "fingerprint",
+    "read_maintenance",
+    "set_maintenance",
+]

@@ -37,7 +37,8 @@ _OPTIONS: list[tuple[str, Any]] = [
     # Channels with equal options share one connection; a process with several of them wants several.
     ("grpc.use_local_subchannel_pool", 1),
     # Streams are read by the caller's thread instead of being handed over from another one.
-    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
+    # (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, which its stubs don't know.)
+    ("SingleThreadedUnaryStream", 1),
 ]
 
 
@@ -113,7 +114,7 @@ class Channel:
         monotonic = self._clock.monotonic
         waited = 0.0
         ended = False
-        call = opener(request, timeout=deadline or self._deadline, metadata=self._metadata)
+        call: Any = opener(request, timeout=deadline or self._deadline, metadata=self._metadata)
         try:
             replies = iter(call)
             while True:
@@ -163,7 +164,8 @@ def _open(address: DatabaseAddress) -> grpc.Channel:
             f"there are no credentials for {address}",
             hint="set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, or FIRESTORE_EMULATOR_HOST",
         ) from error
-    plugin = google.auth.transport.grpc.AuthMetadataPlugin(credentials, google.auth.transport.requests.Request())
+    transport: Any = google.auth.transport
+    plugin = transport.grpc.AuthMetadataPlugin(credentials, transport.requests.Request())
     return grpc.secure_channel(
         address.target,
         grpc.composite_channel_credentials(grpc.ssl_channel_credentials(), grpc.metadata_call_credentials(plugin)),

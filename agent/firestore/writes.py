@@ -139,10 +139,12 @@ class Ledger:
 
     Args:
         planned: writes taken from the caller.
-        withheld: writes of a batch whose ``before`` raised; never sent.
+        sent: writes given to a sender.
+        withheld: writes taken but never sent, because the run broke off.
     """
 
     planned: int = 0
+    sent: int = 0
     applied: int = 0
     conflicts: int = 0
     rejected: int = 0
@@ -150,6 +152,7 @@ class Ledger:
     withheld: int = 0
 
     def count(self, outcome: WriteOutcome) -> None:
+        """Enter one end."""
         match outcome.state:
             case WriteState.APPLIED:
                 self.applied += 1
@@ -161,14 +164,16 @@ class Ledger:
                 self.failed += 1
 
     def check(self) -> None:
-        """Raises:
-        Permanent: a write has no end, or more than one. That is a bug, and the run must not pass for complete.
+        """Whether the books balance.
+
+        Raises:
+            Permanent: UNBALANCED: a write has no end, or two. A run like that must not pass for complete.
         """
-        ended = self.applied + self.conflicts + self.rejected + self.failed + self.withheld
-        if ended != self.planned:
+        ended = self.applied + self.conflicts + self.rejected + self.failed
+        if ended != self.sent or self.sent + self.withheld != self.planned:
             raise Permanent(
                 PermanentReason.UNBALANCED,
-                f"{self.planned} writes were planned and {ended} have ended ({self})",
+                f"{self.planned} writes were planned, {self.sent} sent and {self.withheld} withheld; {ended} have ended",
                 hint="treat the run as incomplete and report a bug",
             )
 

@@ -1,0 +1,422 @@
+"""One open database: what the other rooms hold in their hands.
+
+Every RPC is measured by the channel; every read is retried within its budget; every write goes through the ledger
+writer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from agent.clock import Clock, SystemClock
+from agent.faults import (
+    Misconfigured,
+    MisconfiguredReason,
+    Permanent,
+    PermanentReason,
+    RunbookdError,
+    Transient,
+    TransientReason,
+)
+from agent.firestore import splitting
+from agent.firestore.address import DatabaseAddress
+from agent.firestore.channel import Channel
+from agent.firestore.delivery import Delivery
+from agent.firestore.document import DocumentKey, RawDocument
+from agent.firestore.envelope import BatchGetEnvelope, BatchWriteEnvelope, RunQueryEnvelope
+from agent.firestore.errors import from_status
+from agent.firestore.protos import (
+    BatchGetDocumentsRequest,
+    BatchGetDocumentsResponse,
+    BatchWriteResponse,
+    Int32Value,
+    ListCollectionIdsRequest,
+    ListCollectionIdsResponse,
+    PartitionQueryRequest,
+    PartitionQueryResponse,
+    RunAggregationQueryResponse,
+    RunQueryRequest,
+    StructuredQuery,
+)
+from agent.firestore.rate import RateLimit, TokenBucket
+from agent.firestore.retry import Retrying, RetryPolicy
+from agent.firestore.scan import Carrier, Scanner
+from agent.firestore.scopes import (
+    EVERYTHING,
+    Collection,
+    CollectionGroup,
+    NameRange,
+    Scope,
+    count_of,
+    moment_of,
+    nanoseconds,
+    query_of,
+    timestamp,
+)
+from agent.firestore.writer import BatchLimits, Delivered, WriteRun
+from agent.firestore.writes import Batch, BatchObserver, PlannedWrite, WriteState
+from agent.telemetry import Telemetry
+from agent.telemetry.catalogue import DOCUMENTS_READ, DOCUMENTS_WRITTEN, WRITE_RETRIES
+
+_GET_AT_ONCE = 300
+_CHECK_DEADLINE = 5.0
+_NOWHERE = "_runbookd/clock"
+
+
+class Firestore:
+    """A connection to one database; thread-safe; a context manager.
+
+    Args:
+        origin: who reads and writes, e.g. ``backup``; the label of the document counters.
+        deadline: seconds per RPC; streams have their own.
+        retry: how long a stalled call is retried.
+        carrier: how a flat collection is scanned; ``None``: try both on the first one and keep the faster.
+        draw: randomness for back-off, evenly distributed in [0, 1).
+
+    Raises:
+        Misconfigured: production without credentials.
+    """
+
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        *,
+        telemetry: Telemetry,
+        origin: str = "application",
+        deadline: float = 60.0,
+        retry: RetryPolicy | None = None,
+        carrier: Carrier | None = None,
+        clock: Clock | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.address = address
+        self.origin = origin
+        self._telemetry = telemetry
+        self._clock = clock or SystemClock()
+        self._retrying = Retrying(retry or RetryPolicy(), clock=self._clock, draw=draw)
+        self._channel = Channel(address, telemetry=telemetry, clock=self._clock, deadline=deadline)
+        self._scanner = Scanner(self._channel, self._retrying)
+        self._carrier = carrier
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; calls under way fail."""
+        self._channel.close()
+
+    # --- is it there, and what time is it there ----------------------------------------------------------------
+
+    def check(self) -> None:
+        """One cheap read, without retries.
+
+        Raises:
+            Misconfigured: ADDRESS if nothing answers, CREDENTIALS if it doesn't let us in.
+        """
+        try:
+            self._server_time(_CHECK_DEADLINE)
+        except Transient as error:
+            raise Misconfigured(
+                MisconfiguredReason.ADDRESS,
+                f"no Firestore answers at {self.address.target} ({error.reason})",
+                hint="check the address and that the server is running; "
+                "FIRESTORE_EMULATOR_HOST names an emulator or sandbox, and must be unset for production",
+            ) from error
+        except Permanent as error:
+            raise Misconfigured(
+                MisconfiguredReason.ADDRESS,
+                f"what answers at {self.address.target} is no Firestore with {self.address.root}: {error.message}",
+                hint="check the address, the project id and the database id",
+            ) from error
+
+    def server_time(self) -> datetime:
+        """The server's time, usable as a read_time at once: everything written before the call is visible in it."""
+        return self._retrying.call(lambda: self._server_time(None))
+
+    def _server_time(self, deadline: float | None) -> datetime:
+        request = BatchGetDocumentsRequest(database=self.address.root, documents=[self.address.name(_NOWHERE)])
+        for message in self._channel.stream(
+            "BatchGetDocuments", request.SerializeToString(), summary="clock", deadline=deadline
+        ):
+            reply = BatchGetDocumentsResponse.FromString(message)
+            if reply.HasField("read_time"):
+                return moment_of(reply.read_time)
+        raise Transient(TransientReason.SERVER_ERROR, f"BatchGetDocuments on {self.address} came without a read_time")
+
+    # --- many documents ----------------------------------------------------------------------------------------
+
+    def ranges(self, parts: int, read_time: datetime) -> list[Scope]:
+        """Disjoint scopes that together are every document, under missing parents too, in the order of names.
+
+        Args:
+            parts: how many of about equal size are wanted; each root collection is at least one.
+        """
+        roots = self.collection_ids(read_time=read_time)
+        pageable = self._faster_carrier(roots, read_time) is Carrier.PAGES
+        try:
+            return splitting.plan(
+                parts=parts,
+                roots=roots,
+                count=lambda scope: self.count(scope, read_time),
+                cuts=lambda scope, pieces: self._cuts(scope, pieces, read_time),
+                pageable=pageable,
+            )
+        except Permanent as error:
+            if error.reason in (PermanentReason.UNSUPPORTED, PermanentReason.INVALID):
+                return [EVERYTHING]  # a server that doesn't count: one part, slower, and nothing is missed
+            raise
+
+    def pages(
+        self, scope: Scope = EVERYTHING, read_time: datetime | None = None, *, keys_only: bool = False
+    ) -> Iterator[list[RawDocument]]:
+        """The documents of ``scope`` in the order of names, in lists as they arrive.
+
+        Args:
+            read_time: pin; ``None`` reads each part as it is when it is read.
+            keys_only: documents without fields.
+
+        Raises:
+            Transient: no progress for the whole retry budget.
+            Permanent: READ_TIME_EXPIRED among others.
+        """
+        carrier = Carrier.STREAM
+        if isinstance(scope, Collection):
+            carrier = self._faster_carrier([scope.path], read_time)
+        for page in self._scanner.pages(scope, read_time, carrier=carrier, keys_only=keys_only):
+            self._telemetry.add(DOCUMENTS_READ, len(page), {"origin": self.origin})
+            yield page
+
+    def documents(self, scope: Scope = EVERYTHING, read_time: datetime | None = None) -> Iterator[RawDocument]:
+        """:meth:`pages`, one document at a time."""
+        for page in self.pages(scope, read_time):
+            yield from page
+
+    def keys(self, scope: Scope = EVERYTHING, read_time: datetime | None = None) -> Iterator[DocumentKey]:
+        """Names and update times of the documents of ``scope``, in the order of names."""
+        for page in self.pages(scope, read_time, keys_only=True):
+            for document in page:
+                yield DocumentKey(document.name, document.update_time)
+
+    def get(self, names: Sequence[str], read_time: datetime | None = None) -> dict[str, RawDocument | None]:
+        """Documents by full name, in the order asked for; ``None`` where there is none."""
+        found: dict[str, RawDocument | None] = {}
+        for begin in range(0, len(names), _GET_AT_ONCE):
+            wanted = list(dict.fromkeys(names[begin : begin + _GET_AT_ONCE]))
+            got: dict[str, RawDocument | None] = {}
+            self._retrying.call(lambda: self._get_into(got, wanted, read_time))  # noqa: B023  # called before the next turn
+            found.update((name, got[name]) for name in wanted)
+        self._telemetry.add(DOCUMENTS_READ, len(found), {"origin": self.origin})
+        return found
+
+    def _get_into(self, got: dict[str, RawDocument | None], wanted: Sequence[str], read_time: datetime | None) -> None:
+        rest = [name for name in wanted if name not in got]
+        request = BatchGetDocumentsRequest(database=self.address.root, documents=rest)
+        if read_time is not None:
+            request.read_time.CopyFrom(timestamp(read_time))
+        for message in self._channel.stream("BatchGetDocuments", request.SerializeToString(), summary="get"):
+            reply = BatchGetEnvelope.FromString(message)
+            if reply.found:
+                document = RawDocument(reply.found)
+                got[document.name] = document
+            elif reply.missing:
+                got[reply.missing] = None
+        if any(name not in got for name in rest):
+            raise Transient(
+                TransientReason.SERVER_ERROR, f"BatchGetDocuments on {self.address} ended before all documents came"
+            )
+
+    def count(self, scope: Scope = EVERYTHING, read_time: datetime | None = None) -> int:
+        """Number of documents in ``scope``, counted by the server."""
+        query = query_of(scope, self.address)
+        if read_time is not None:
+            query.read_time.CopyFrom(timestamp(read_time))
+        request = count_of(query).SerializeToString()
+
+        def attempt() -> int:
+            for message in self._channel.stream("RunAggregationQuery", request, summary="count"):
+                reply = RunAggregationQueryResponse.FromString(message)
+                if "n" in reply.result.aggregate_fields:
+                    return int(reply.result.aggregate_fields["n"].integer_value)
+            raise Transient(TransientReason.SERVER_ERROR, f"RunAggregationQuery on {self.address} came without a count")
+
+        return self._retrying.call(attempt)
+
+    def collection_ids(self, parent: str = "", read_time: datetime | None = None) -> list[str]:
+        """Ids of the collections under a document (its path), or of the root collections; sorted as received."""
+        request = ListCollectionIdsRequest(
+            parent=self.address.name(parent) if parent else self.address.documents, page_size=300
+        )
+        if read_time is not None:
+            request.read_time.CopyFrom(timestamp(read_time))
+        ids: list[str] = []
+        while True:
+            message = request.SerializeToString()
+            reply = ListCollectionIdsResponse.FromString(
+                self._retrying.call(lambda: self._channel.unary("ListCollectionIds", message))  # noqa: B023  # called before the next turn
+            )
+            ids.extend(reply.collection_ids)
+            if not reply.next_page_token:
+                return ids
+            request.page_token = reply.next_page_token
+
+    def run_query(
+        self,
+        query: StructuredQuery,
+        *,
+        parent: str = "",
+        read_time: datetime | None = None,
+        summary: str = "",
+        deadline: float | None = None,
+    ) -> Iterator[RawDocument]:
+        """Documents that ``query`` finds, unretried: for probes and for an application's own queries.
+
+        Args:
+            parent: path of a document; ``""`` for the root.
+            summary: ``db.query.summary`` of the latency metric, e.g. ``user_lookup``.
+            deadline: seconds.
+
+        Raises:
+            Misconfigured: MISSING_INDEX, with the link that creates it as the hint.
+        """
+        request = RunQueryRequest(
+            parent=self.address.name(parent) if parent else self.address.documents, structured_query=query
+        )
+        if read_time is not None:
+            request.read_time.CopyFrom(timestamp(read_time))
+        found = 0
+        for message in self._channel.stream(
+            "RunQuery", request.SerializeToString(), summary=summary, deadline=deadline
+        ):
+            if raw := RunQueryEnvelope.FromString(message).document:
+                found += 1
+                yield RawDocument(raw)
+        self._telemetry.add(DOCUMENTS_READ, found, {"origin": self.origin})
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        writes: Iterable[PlannedWrite],
+        *,
+        origin: str = "",
+        batch_count: int = 500,
+        batch_bytes: int = 3_500_000,
+        parallel: int = 8,
+        rate_limit: RateLimit | None = None,
+        on_batch: BatchObserver | None = None,
+    ) -> WriteRun:
+        """Write through the ledger; nothing happens before the returned run is iterated.
+
+        Args:
+            origin: label of the counters; default is this connection's.
+            batch_bytes: ceiling of a request. Google's emulator refuses more than 4 MiB, production more than 10.
+            parallel: requests on their way at once.
+            on_batch: told before a batch is sent and after it has ended.
+        """
+        who = origin or self.origin
+        port = _Port(self._channel, self.get)
+
+        def deliver(batch: Batch) -> Delivered:
+            delivery = Delivery(batch, port=port, retrying=self._retrying)
+            outcomes, fatal = delivery.run()
+            applied = sum(outcome.state is WriteState.APPLIED for outcome in outcomes)
+            self._telemetry.add(DOCUMENTS_WRITTEN, applied, {"origin": who})
+            for reason in delivery.retries:
+                self._telemetry.add(WRITE_RETRIES, 1, {"origin": who, "error.type": str(reason)})
+            return outcomes, fatal
+
+        return WriteRun(
+            writes,
+            deliver=deliver,
+            limits=BatchLimits(count=batch_count, size=batch_bytes, parallel=parallel),
+            observer=on_batch,
+            bucket=TokenBucket(rate_limit, self._clock) if rate_limit else None,
+        )
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _faster_carrier(self, collections: Sequence[str], read_time: datetime | None) -> Carrier:
+        """The carrier for flat collections, found out on the first collection that is large enough to tell."""
+        if self._carrier is None:
+            self._carrier = next(
+                (
+                    found
+                    for path in collections
+                    if (found := self._scanner.faster(Collection(path=path), read_time, self._clock)) is not None
+                ),
+                None,
+            )
+        return self._carrier or Carrier.STREAM
+
+    def _cuts(self, scope: NameRange, pieces: int, read_time: datetime) -> list[str]:
+        try:
+            return self._partition_cursors(scope, pieces, read_time)
+        except Permanent as error:
+            if error.reason is not PermanentReason.UNSUPPORTED:
+                raise
+            return self._cuts_by_offset(scope, pieces, read_time)
+
+    def _partition_cursors(self, scope: NameRange, pieces: int, read_time: datetime) -> list[str]:
+        root = (scope.first or next(iter(self.collection_ids(read_time=read_time)))).partition("/")[0]
+        query = query_of(CollectionGroup(id=root), self.address)
+        request = PartitionQueryRequest(
+            parent=query.parent,
+            structured_query=query.structured_query,
+            partition_count=pieces - 1,
+            read_time=timestamp(read_time),
+        )
+        cuts: list[str] = []
+        while True:
+            message = request.SerializeToString()
+            reply = PartitionQueryResponse.FromString(
+                self._retrying.call(lambda: self._channel.unary("PartitionQuery", message))  # noqa: B023  # called before the next turn
+            )
+            cuts.extend(self.address.relative(cursor.values[0].reference_value) for cursor in reply.partitions)
+            if not reply.next_page_token:
+                return cuts
+            request.page_token = reply.next_page_token
+
+    def _cuts_by_offset(self, scope: NameRange, pieces: int, read_time: datetime) -> list[str]:
+        cuts: list[str] = []
+        for piece in range(1, pieces):
+            request = query_of(scope, self.address, keys_only=True)
+            request.structured_query.offset = (scope.expected or 0) * piece // pieces
+            request.structured_query.limit.CopyFrom(Int32Value(value=1))
+            cuts.extend(
+                self.address.relative(document.name)
+                for document in self.run_query(request.structured_query, read_time=read_time, summary="plan")
+            )
+        return cuts
+
+
+class _Port:
+    """The ledger writer's two RPCs over a channel."""
+
+    def __init__(self, channel: Channel, get: Callable[[Sequence[str]], Mapping[str, RawDocument | None]]) -> None:
+        self._channel = channel
+        self._get = get
+
+    def batch_write(self, encoded: Sequence[bytes]) -> list[int | RunbookdError | None]:
+        request = BatchWriteEnvelope(database=self._channel.address.root, writes=encoded)
+        reply = BatchWriteResponse.FromString(self._channel.unary("BatchWrite", request.SerializeToString()))
+        ends: list[int | RunbookdError | None] = []
+        for result, status in zip(reply.write_results, reply.status, strict=False):
+            if status.code:
+                ends.append(
+                    from_status(status.code, status.message, operation="BatchWrite", address=self._channel.address)
+                )
+            else:
+                ends.append(nanoseconds(result.update_time) if result.HasField("update_time") else None)
+        return ends
+
+    def get(self, names: Sequence[str]) -> Mapping[str, RawDocument | None]:
+        return self._get(names)

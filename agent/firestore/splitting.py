@@ -1,0 +1,72 @@
+"""Cutting the database into parts that can be read side by side.
+
+A cut is just a document's name; any set of names is a valid cut of the one kindless scan, so a bad cut costs balance
+and never a document. Where the server has PartitionQuery (production, the sandbox) its cursors are the cuts; where it
+hasn't (Google's emulator), keys-only queries with an offset find them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from agent.firestore.names import SMALLEST_ID, sort_key
+from agent.firestore.scopes import Collection, NameRange, Scope
+
+_TOO_MANY_COLLECTIONS = 100
+
+
+def plan(
+    *,
+    parts: int,
+    roots: Sequence[str],
+    count: Callable[[Scope], int],
+    cuts: Callable[[NameRange, int], list[str]],
+    pageable: bool,
+) -> list[Scope]:
+    """Disjoint scopes that together are everything, in the order of names.
+
+    Args:
+        parts: how many of about equal size are wanted; small collections may make it more.
+        roots: ids of all root collections at the read_time.
+        count: number of documents in a scope at the read_time.
+        cuts: paths that cut a range into that many pieces, see above.
+        pageable: whether a flat collection is better left whole, to be read by ListDocuments.
+    """
+    if not roots:
+        return [NameRange(expected=0)]
+    ordered = sorted(roots, key=sort_key)
+    if len(ordered) > _TOO_MANY_COLLECTIONS:
+        return [NameRange()]
+    starts = ["", *(f"{root}/{SMALLEST_ID}" for root in ordered[1:]), ""]
+    ranges = []
+    for first, last in pairwise(starts):
+        ranges.append(NameRange(first=first, last=last, expected=count(NameRange(first=first, last=last))))
+    target = max(1, math.ceil(sum(found.expected or 0 for found in ranges) / max(1, parts)))
+    scopes: list[Scope] = []
+    for root, found in zip(ordered, ranges, strict=True):
+        expected = found.expected or 0
+        # As many documents directly in the collection as under it at any depth: nothing is nested, and pages of the
+        # collection are all there is. Both counts are of the same instant, so this is proof and not a guess.
+        if pageable and expected and count(Collection(path=root)) == expected:
+            scopes.append(Collection(path=root, expected=expected))
+        elif expected > target:
+            scopes.extend(_divided(found, cuts(found, math.ceil(expected / target))))
+        else:
+            scopes.append(found)
+    return scopes
+
+
+def _divided(whole: NameRange, cuts: Sequence[str]) -> list[NameRange]:
+    low = sort_key(whole.first) if whole.first else None
+    high = sort_key(whole.last) if whole.last else None
+    inside = sorted(
+        {cut for cut in cuts if (low is None or sort_key(cut) > low) and (high is None or sort_key(cut) < high)},
+        key=sort_key,
+    )
+    share = (whole.expected or 0) // (len(inside) + 1)
+    return [
+        NameRange(first=first, last=last, expected=share)
+        for first, last in pairwise([whole.first, *inside, whole.last])
+    ]
