@@ -173,7 +173,7 @@ class Ledger:
         if ended != self.sent or self.sent + self.withheld != self.planned:
             raise Permanent(
                 PermanentReason.UNBALANCED,
-                f"{self.planned} writes were planned, {self.sent} sent and {self.withheld} withheld; {ended} have ended",
+                f"{self.planned} writes planned, {self.sent} sent and {self.withheld} withheld; {ended} have ended",
                 hint="treat the run as incomplete and report a bug",
             )
 
