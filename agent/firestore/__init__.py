@@ -42,13 +42,14 @@ out of ``before`` keeps that batch from being sent.
     .update_time (ns since the epoch), .parsed() (protobuf Document)
     decode_fields(document.fields) -> dict ; encode_fields(mapping) -> bytes
     fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .documents, .collections)
+    take_fingerprint(firestore, exclude=...)               # of the whole database at one moment
     read_maintenance(firestore) / set_maintenance(firestore, enabled=..., now=..., message=..., by=...)
 """
 
 from agent.firestore.address import DatabaseAddress
 from agent.firestore.client import Firestore
 from agent.firestore.document import DocumentKey, RawDocument, canonical
-from agent.firestore.fingerprint import Fingerprint, Fingerprinter, fingerprint
+from agent.firestore.fingerprint import Fingerprint, Fingerprinter, fingerprint, take_fingerprint
 from agent.firestore.maintenance import Maintenance, read_maintenance, set_maintenance
 from agent.firestore.rate import NEW_COLLECTION, RateLimit
 from agent.firestore.retry import NO_RETRY, RetryPolicy
@@ -121,4 +122,5 @@ __all__ = [
     "fingerprint",
     "read_maintenance",
     "set_maintenance",
+    "take_fingerprint",
 ]

@@ -7,7 +7,7 @@ Google's tools use there. Nothing is retried here (see :mod:`agent.firestore.ret
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import google.auth
@@ -44,6 +44,19 @@ _OPTIONS: list[tuple[str, Any]] = [
 
 def _identity(message: bytes) -> bytes:
     return message
+
+
+class Wire(Protocol):
+    """What scans need of a channel; see :class:`Channel`."""
+
+    @property
+    def address(self) -> DatabaseAddress: ...
+
+    def unary(self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None) -> bytes: ...
+
+    def stream(
+        self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None
+    ) -> Iterator[bytes]: ...
 
 
 class Channel:

@@ -14,9 +14,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from agent.firestore.client import Firestore
 from agent.firestore.document import RawDocument, canonical
 from agent.firestore.names import collection_id, root_collection
+from agent.firestore.scopes import Collection
 
 _MODULUS = 2**256
 
@@ -91,6 +94,26 @@ def fingerprint(documents: Iterable[RawDocument], *, exclude: Iterable[str] = ()
     collected = Fingerprinter(exclude)
     for document in documents:
         collected.add(document)
+    return collected.result()
+
+
+def take_fingerprint(
+    firestore: Firestore, *, read_time: datetime | None = None, exclude: Iterable[str] = ()
+) -> Fingerprint:
+    """The fingerprint of a whole database at one moment, by the fastest scan there is.
+
+    Args:
+        read_time: pin; ``None``: now, by the server's clock.
+        exclude: root collections that don't count; not even read where that can be avoided.
+    """
+    at = read_time or firestore.server_time()
+    left_out = frozenset(exclude)
+    collected = Fingerprinter(left_out)
+    for scope in firestore.ranges(1, at):
+        if isinstance(scope, Collection) and root_collection(scope.path) in left_out:
+            continue
+        for document in firestore.documents(scope, at):
+            collected.add(document)
     return collected.result()
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from agent.clock import Clock
 from agent.faults import Transient, TransientReason
-from agent.firestore.channel import Channel
+from agent.firestore.channel import Wire
 from agent.firestore.document import RawDocument
 from agent.firestore.envelope import ListDocumentsEnvelope, RunQueryEnvelope
 from agent.firestore.names import collection_id, parent_of
@@ -42,7 +42,7 @@ class Scanner:
         retrying: patience per stall: progress renews it.
     """
 
-    def __init__(self, channel: Channel, retrying: Retrying) -> None:
+    def __init__(self, channel: Wire, retrying: Retrying) -> None:
         self._channel = channel
         self._address = channel.address
         self._retrying = retrying
