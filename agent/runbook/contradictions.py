@@ -1,7 +1,7 @@
 """What two parts of a page say against each other.
 
-Section readers see one table; here are the checks that need two. The reader of pages calls :func:`find_contradictions`
-with whatever parts could be read, so that a page's author gets these together with the cells that weren't understood.
+Section readers see one table; here are the checks that need two. The reader of pages runs them on the parts that it
+understood, so that a page's author gets these together with the cells that weren't.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ reported in one go, because its author wants to mend it in one go.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.runbook import contradictions as against
@@ -26,11 +28,14 @@ from agent.runbook.chapter_performance import (
     read_responses,
     read_thresholds,
 )
-from agent.runbook.document import parse_document
+from agent.runbook.document import Document, parse_document
 from agent.runbook.encoding import decode_page
 from agent.runbook.facts import read_environment, read_health_url, read_limits, read_maintenance
 from agent.runbook.policy import Policy
 from agent.runbook.problems import Problems
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def load_runbook(path: Path) -> Policy:
@@ -61,28 +66,37 @@ def read_runbook(data: bytes, *, source: str) -> Policy:
     document = parse_document(page.text)
     problems = Problems(source)
 
-    statistics = read_statistics(document, problems)
-    order = read_migration_order(document, problems)
-    deployment = read_deployment(document, problems)
-    checklists = read_checklists(document, problems)
-    backups = read_backups(document, problems)
-    scenarios = read_scenarios(document, problems)
-    matrix = read_matrix(document, problems)
-    emergency = read_emergency(document, problems)
-    thresholds = read_thresholds(document, problems)
-    endpoints = read_health_endpoints(document, problems)
-    indexes = read_indexes(document, problems)
-    targets = read_query_targets(document, problems)
-    pool = read_connection_pool(document, problems)
-    responses = read_responses(document, problems)
-    issues = read_issues(document, problems)
-    stuck = stuck_after(issues, problems)
-    escalation = read_escalation(document, problems)
-    channels = read_channels(document, problems)
-    maintenance = read_maintenance(document, problems)
-    environment = read_environment(document, problems)
+    def part(read: Callable[[Document, Problems], T], otherwise: U) -> T | U:
+        """What ``read`` finds, if it understands all of it.
+
+        Half a table would contradict the rest of the page only because its other half is missing.
+        """
+        noted = len(problems)
+        found = read(document, problems)
+        return found if len(problems) == noted else otherwise
+
+    statistics = part(read_statistics, None)
+    order = part(read_migration_order, ())
+    deployment = part(read_deployment, ())
+    checklists = part(read_checklists, ())
+    backups = part(read_backups, ())
+    scenarios = part(read_scenarios, ())
+    matrix = part(read_matrix, ())
+    emergency = part(read_emergency, None)
+    thresholds = part(read_thresholds, ())
+    endpoints = part(read_health_endpoints, ())
+    indexes = part(read_indexes, ())
+    targets = part(read_query_targets, ())
+    pool = part(read_connection_pool, None)
+    responses = part(read_responses, ())
+    issues = part(read_issues, None)
+    stuck = None if issues is None else stuck_after(issues, problems)
+    escalation = part(read_escalation, ())
+    channels = part(read_channels, None)
+    maintenance = part(read_maintenance, None)
+    environment = part(read_environment, ())
+    health_url = part(read_health_url, "")
     limits = read_limits(document, checklists, problems)
-    health_url = read_health_url(document, problems)
 
     against.documents_add_up(statistics, order, problems)
     against.emergency_fits(emergency, matrix, statistics, problems)
@@ -90,10 +104,14 @@ def read_runbook(data: bytes, *, source: str) -> Policy:
     against.stages_follow(deployment, problems)
     against.retention_agrees(backups, checklists, environment, problems)
 
-    if statistics is None or emergency is None or stuck is None or channels is None or maintenance is None:
-        problems.raise_if_any()
-        raise AssertionError("a part of the page that is missing is a problem that was noted")
     problems.raise_if_any()
+    # Each of these is None only together with a problem, so that the line above has raised; this is for the types.
+    assert statistics is not None
+    assert emergency is not None
+    assert issues is not None
+    assert stuck is not None
+    assert channels is not None
+    assert maintenance is not None
     return Policy(
         source=source,
         title=document.sections[0].title,
