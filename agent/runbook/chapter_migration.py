@@ -24,7 +24,7 @@ from agent.runbook.tables import TableShape, choose, table_rows, the_section
 
 _STATISTICS = TableShape(name="Database Statistics", columns=("Metric", "Value"))
 _ORDER_LINE = re.compile(
-    r"^(?P<position>\d+)\.\s+(?P<collection>[A-Za-z_]\w*)\s+\((?P<documents>[^)]*)\)\s*[-\u2013\u2014:]\s*(?P<priority>.+)$"
+    r"^(?P<position>\d{1,4})\.\s+(?P<collection>[A-Za-z_]\w*)\s+\((?P<documents>[^)]*)\)\s*[-\u2013\u2014:]\s*(?P<priority>.+)$"
 )
 _STAGE = re.compile(
     r"^(?P<at>\d{1,2}:\d{2})\s*[-\u2013\u2014]\s*(?P<title>.*?)\s*(?:\((?P<duration>[^()]*\d[^()]*)\))?$"

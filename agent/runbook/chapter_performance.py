@@ -151,6 +151,9 @@ def _indexes_of(block: CodeBlock, problems: Problems) -> list[Index]:
     except json.JSONDecodeError as error:
         problems.add(block.line + error.lineno - 1, f"the index configuration is not JSON: {error.msg}")
         return []
+    except RecursionError:
+        problems.add(block.line, "the index configuration is nested too deeply to be meant")
+        return []
     entries = content.get("indexes") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         problems.add(block.line, "the index configuration has no list 'indexes'")

@@ -131,18 +131,14 @@ def retention_agrees(
     """What checklists and RETENTION_DAYS say must be the longest retention of the backup schedule."""
     if not backups:
         return
-    longest = max(plan.retention for plan in backups)
-    said = [(line, quantity.duration) for line, quantity in retention_said(checklists)]
-    said += [
-        (variable.line, timedelta(days=int(variable.value)))
-        for variable in environment
-        if variable.name == "RETENTION_DAYS" and variable.value.isdigit()
-    ]
-    for line, retention in said:
-        if retention != longest:
+    longest = max(plan.retention for plan in backups) / timedelta(days=1)
+    said = [(line, f"{quantity.duration / timedelta(days=1):g}") for line, quantity in retention_said(checklists)]
+    said += [(variable.line, variable.value) for variable in environment if variable.name == "RETENTION_DAYS"]
+    for line, days in said:
+        if days != f"{longest:g}":
             problems.add(
                 line,
-                f"a retention of {retention.days} days, the table 'Automated Backup Schedule' says {longest.days}",
+                f"a retention of {days} days, the table 'Automated Backup Schedule' says {longest:g}",
                 hint="correct one of them",
             )
 

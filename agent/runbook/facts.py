@@ -20,8 +20,8 @@ _HEALTH_URL = re.compile(r"https?://(?!localhost\b|127\.)[^\s'\"]+/health\b(?!/)
 _DOCUMENT = re.compile(r"\b_config/\w+")
 _MESSAGE = re.compile(r"\"message\"\s*:\s*\"([^\"]+)\"|\bmaintenance on\b.*--message[= ]\"([^\"]+)\"")
 _EXPORT = re.compile(r"^export\s+(?P<name>[A-Z][A-Z0-9_]*)=\"?(?P<value>[^\"#]*?)\"?\s*(?:#.*)?$")
-_BATCH = re.compile(r"\bBATCH_SIZE=(\d+)|--batch-size[= ](\d+)")
-_MEBIBYTES = re.compile(r"--max-old-space-size=(\d+)|\bMemoryMax=(\d+)M\b")
+_BATCH = re.compile(r"\bBATCH_SIZE=(\d{1,9})\b|--batch-size[= ](\d{1,9})\b")
+_MEBIBYTES = re.compile(r"--max-old-space-size=(\d{1,9})\b|\bMemoryMax=(\d{1,9})M\b")
 
 
 def read_health_url(document: Document, problems: Problems) -> str:

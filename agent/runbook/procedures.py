@@ -17,7 +17,7 @@ from agent.runbook.policy import Operation, Step
 from agent.runbook.problems import Problems
 from agent.runbook.quantities import parse_duration
 
-_STEP = re.compile(r"^#\s*(\d+)\.\s+(.*\S)\s*$")
+_STEP = re.compile(r"^#\s*(\d{1,3})\.\s+(.*\S)\s*$")
 _TIMED = re.compile(r"^(?P<title>.*?)\s*\((?P<time>[<>=~≤≥≈]*\s*\d[^()]*)\)$")
 _STATED = re.compile(r"\btime to (?:complete|recovery|recover)\s*:\s*(?P<time>[^\n]+)", re.IGNORECASE)
 

@@ -102,6 +102,9 @@ _UNITS: dict[str, tuple[Unit, Decimal]] = {
 _IN_A_ROW = frozenset({"consecutive", "in a row"})
 _CASE_MATTERS = re.compile(r"^[KMGT]b$")  # bits, not bytes
 
+# A century; above it Python's own time spans end. Everything else ends where a float stops counting one by one.
+_LARGEST = {Unit.SECONDS: 100 * 365.25 * 86_400}
+
 _QUANTITY = re.compile(
     r"""\s*(?P<comparator>>=|<=|[><=~≥≤≈])?
         \s*(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)
@@ -138,6 +141,8 @@ def parse_quantity(text: str) -> Quantity:
     with localcontext() as context:
         context.prec = 60  # decimal until the last step, so that 0.7% is 0.007 and not 0.006999999999999999
         value = float(Decimal(match["number"].replace(",", "")) * factor)
+    if value > _LARGEST.get(unit, 1e15):
+        raise _not_understood(f"{text.strip()!r} is too large to be meant", hint="check its digits and its unit")
     return Quantity(
         comparator=_COMPARATORS[match["comparator"] or ""],
         value=value,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agent.faults import Misconfigured
 from agent.runbook import read_runbook
+
+PAGE = Path(__file__).parents[2] / "runbooks" / "firestore-operations.md"
 
 
 class Complaints(Protocol):
@@ -476,6 +481,32 @@ def test_everything_is_said_at_once(complaints: Complaints) -> None:
     lines = [int(line.split(":")[1]) for line in said]
     assert len(said) == 4
     assert lines == sorted(lines)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_damage_does_more_than_refuse(data: st.DataObject) -> None:
+    """Lines lost, doubled, swapped or scribbled over: a policy or the page's error, never a crash."""
+    lines = PAGE.read_text(encoding="utf-8").split("\n")
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        change = data.draw(st.sampled_from(("lose", "double", "swap", "scribble", "cut")))
+        if change == "lose":
+            del lines[at]
+        elif change == "double":
+            lines.insert(at, lines[at])
+        elif change == "swap":
+            lines[at], lines[at - 1] = lines[at - 1], lines[at]
+        elif change == "scribble":
+            lines[at] = data.draw(st.text(st.sampled_from("|#*-`>0123456789. ():ab\"'{}[]\\"), max_size=40))
+        else:
+            lines[at] = lines[at][: data.draw(st.integers(0, 60))]
+    try:
+        policy = read_runbook("\n".join(lines).encode(), source="page.md")
+    except Misconfigured as error:
+        assert all(line.startswith("page.md:") for line in str(error).split("\n"))  # noqa: PT017 - either is fine
+    else:
+        assert policy.matrix
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"# Hello\n", b"\x00" * 1000, b"|||\n|-|-|\n" * 50])
