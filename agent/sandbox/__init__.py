@@ -8,6 +8,7 @@ addresses and protocols as the real services, and nothing outside may tell the d
 """
 
 from agent.sandbox.process import SandboxProcess, start_sandbox
+from agent.sandbox.seeding import SeedReport, seed
 from agent.sandbox.server import SandboxServer
 
-__all__ = ["SandboxProcess", "SandboxServer", "start_sandbox"]
+__all__ = ["SandboxProcess", "SandboxServer", "SeedReport", "seed", "start_sandbox"]
