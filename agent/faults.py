@@ -105,12 +105,19 @@ class RunbookdError(Exception):
 
 
 class Transient(RunbookdError):
-    """Retrying is right."""
+    """Retrying is right.
+
+    Args:
+        retry_after: seconds after which the other side asked to be tried again; None where it didn't say.
+    """
 
     retryable = True
 
-    def __init__(self, reason: TransientReason, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self, reason: TransientReason, message: str, *, hint: str = "", retry_after: float | None = None
+    ) -> None:
         super().__init__(reason, message, hint=hint)
+        self.retry_after = retry_after
 
 
 class Permanent(RunbookdError):
