@@ -1,0 +1,281 @@
+"""The series store: sources write readings into it, PromQL and the API read windows out of it.
+
+One writer and any number of readers: the lock is held while a reading is filed or a selection is resolved, never
+while values are copied or computed with.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.samples.columns import ColumnView, Indices, SourceColumns
+from agent.samples.index import LabelIndex
+from agent.samples.labels import METRIC_NAME, Exemplar, Labels, Sample
+from agent.samples.matchers import Matcher
+
+_CHUNK_ROWS = 240
+_EXEMPLARS_KEPT = 8
+_SWEEP_EVERY_MS = 60_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the store keeps at most.
+
+    Args:
+        retention: seconds; older samples go, in steps of a chunk.
+        readings: readings kept of one source, i.e. samples of one series: 21,600 are 6 h at one a second.
+        series: series of all sources together; what would exceed it is refused and counted, and the series that
+            are there go on.
+        chunk: readings in a chunk, the step in which old samples are dropped.
+    """
+
+    retention: float = 6 * 3600.0
+    readings: int = 21_600
+    series: int = 50_000
+    chunk: int = _CHUNK_ROWS
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreStatistics:
+    """How full the store is, and what it turned away since it was made."""
+
+    series: int
+    sources: int
+    size_bytes: int
+    refused_for_limit: int
+    refused_as_duplicate: int
+    refused_as_late: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The series of a selection that come from one source.
+
+    Args:
+        columns: where they are in the source.
+        positions: where they are in :attr:`Selection.labels`.
+    """
+
+    source: SourceColumns
+    columns: Indices
+    positions: Indices
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The series that satisfy some matchers; valid while the store's ``version`` is the same."""
+
+    version: int
+    labels: tuple[Labels, ...]
+    parts: tuple[Part, ...]
+
+
+@dataclass(slots=True)
+class _Series:
+    labels: Labels
+    source: SourceColumns
+    column: int
+
+
+class SeriesStore:
+    """Samples in memory, by source, series and time.
+
+    A label set belongs to one source. Another source that delivers it takes it over once it is stale there (its
+    older samples are then forgotten); while it is alive there, the newcomer's samples are dropped and counted.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._lock = threading.RLock()
+        self._sources: dict[str, SourceColumns] = {}
+        self._series: dict[int, _Series] = {}
+        self._ids: dict[Labels, int] = {}
+        self._by_column: dict[tuple[str, int], int] = {}
+        self._index = LabelIndex()
+        self._exemplars: dict[int, deque[Exemplar]] = {}
+        self._next_id = 0
+        self._version = 0
+        self._swept = 0
+        self._over_limit = 0
+        self._duplicates = 0
+        self._late = 0
+
+    @property
+    def version(self) -> int:
+        """Changes whenever the set of series does; what was derived from a selection is valid until then."""
+        return self._version
+
+    def ingest(self, source: str, timestamp: float, samples: Iterable[Sample]) -> None:
+        """File one reading of ``source`` at ``timestamp`` (unix seconds).
+
+        Series of the source's last reading that are missing now end here (staleness). A reading that is not later
+        than the last one of its source is dropped and counted: its moment is already filed.
+        """
+        batch = list(samples)
+        labels = [sample.labels for sample in batch]
+        time = round(timestamp * 1000)
+        values = np.array([sample.value for sample in batch], dtype=np.float64)
+        with self._lock:
+            target = self._source(source)
+            if time <= target.newest:
+                self._late += len(batch)
+                return
+            if labels == target.shape:
+                columns, kept = target.shape_columns, values
+            else:
+                columns, kept = self._resolve(target, labels, values)
+            target.append(time, columns, kept)
+            for sample in batch:
+                if sample.exemplar is not None:
+                    self._keep_exemplar(sample.labels, sample.exemplar)
+            if time - self._swept > _SWEEP_EVERY_MS:
+                self._sweep(time)
+
+    def stale(self, source: str, timestamp: float) -> None:
+        """End all series of ``source``: it is gone, or can't be read."""
+        nothing = np.zeros(0, dtype=np.intp)
+        with self._lock:
+            target = self._source(source)
+            target.append(max(round(timestamp * 1000), target.newest + 1), nothing, np.zeros(0))
+            target.shape, target.shape_columns = [], nothing
+
+    def select(self, matchers: Sequence[Matcher]) -> Selection:
+        """The series that satisfy all ``matchers``, dead ones within the retention included."""
+        with self._lock:
+            found = [self._series[series] for series in self._index.select(matchers)]
+            version = self._version
+        by_source: dict[str, list[tuple[int, int]]] = {}
+        for position, series in enumerate(found):
+            by_source.setdefault(series.source.name, []).append((position, series.column))
+        parts = tuple(
+            Part(
+                self._sources[name],
+                np.array([column for _, column in members], dtype=np.intp),
+                np.array([position for position, _ in members], dtype=np.intp),
+            )
+            for name, members in by_source.items()
+        )
+        return Selection(version, tuple(series.labels for series in found), parts)
+
+    def view(self, part: Part, after: int, until: int) -> ColumnView:
+        """Rows of a part's source with ``after < time <= until`` (ms since the epoch)."""
+        with self._lock:
+            return part.source.view(after, until)
+
+    def exemplars(self, matchers: Sequence[Matcher], since: float) -> list[tuple[Labels, Exemplar]]:
+        """Kept exemplars of the selected series that are not older than ``since`` (unix seconds)."""
+        with self._lock:
+            return [
+                (self._series[series].labels, exemplar)
+                for series in self._index.select(matchers)
+                for exemplar in self._exemplars.get(series, ())
+                if exemplar.timestamp >= since
+            ]
+
+    def series(self, matchers: Sequence[Matcher]) -> list[Labels]:
+        """Label sets of the selected series, sorted."""
+        with self._lock:
+            return sorted(self._series[series].labels for series in self._index.select(matchers))
+
+    def label_names(self) -> list[str]:
+        with self._lock:
+            return self._index.names()
+
+    def label_values(self, name: str) -> list[str]:
+        with self._lock:
+            return self._index.values(name)
+
+    def metric_names(self) -> list[str]:
+        return self.label_values(METRIC_NAME)
+
+    def statistics(self) -> StoreStatistics:
+        with self._lock:
+            return StoreStatistics(
+                series=len(self._series),
+                sources=len(self._sources),
+                size_bytes=sum(source.size_bytes for source in self._sources.values()),
+                refused_for_limit=self._over_limit,
+                refused_as_duplicate=self._duplicates,
+                refused_as_late=self._late,
+            )
+
+    def _source(self, name: str) -> SourceColumns:
+        source = self._sources.get(name)
+        if source is None:
+            source = self._sources[name] = SourceColumns(name, height=self._limits.chunk)
+        return source
+
+    def _resolve(
+        self, source: SourceColumns, labels: list[Labels], values: np.typing.NDArray[np.float64]
+    ) -> tuple[Indices, np.typing.NDArray[np.float64]]:
+        """Columns of ``labels`` in ``source``, and the values that may be filed."""
+        columns = []
+        filed = []
+        for position, each in enumerate(labels):
+            column = self._column(source, each)
+            if column is not None:
+                columns.append(column)
+                filed.append(position)
+        found = np.array(columns, dtype=np.intp)
+        if len(columns) == len(labels):
+            source.shape, source.shape_columns = labels, found
+            return found, values
+        source.shape = []
+        return found, values[np.array(filed, dtype=np.intp)]
+
+    def _column(self, source: SourceColumns, labels: Labels) -> int | None:
+        series = self._ids.get(labels)
+        if series is not None:
+            known = self._series[series]
+            if known.source is source:
+                return known.column
+            if known.source.living(known.column):
+                self._duplicates += 1
+                return None
+            known.source.erase(known.column)
+            self._forget(series)
+        if len(self._series) >= self._limits.series:
+            self._over_limit += 1
+            return None
+        column = source.new_column()
+        series = self._next_id
+        self._next_id += 1
+        self._series[series] = _Series(labels, source, column)
+        self._ids[labels] = series
+        self._by_column[(source.name, column)] = series
+        self._index.add(series, labels)
+        self._version += 1
+        return column
+
+    def _forget(self, series: int) -> None:
+        known = self._series.pop(series)
+        del self._ids[known.labels]
+        del self._by_column[(known.source.name, known.column)]
+        self._index.remove(series, known.labels)
+        self._exemplars.pop(series, None)
+        known.source.shape = []
+        self._version += 1
+
+    def _keep_exemplar(self, labels: Labels, exemplar: Exemplar) -> None:
+        series = self._ids.get(labels)
+        if series is None:
+            return
+        kept = self._exemplars.setdefault(series, deque(maxlen=_EXEMPLARS_KEPT))
+        if not kept or kept[-1] != exemplar:
+            kept.append(exemplar)
+
+    def _sweep(self, now: int) -> None:
+        """Drop what is past retention, in all sources: one that fell silent must not stay for ever."""
+        self._swept = now
+        oldest = now - round(self._limits.retention * 1000)
+        for source in self._sources.values():
+            for column in source.trim(oldest=oldest, rows=self._limits.readings):
+                series = self._by_column[(source.name, column)]
+                source.erase(column)
+                self._forget(series)

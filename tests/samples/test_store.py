@@ -1,0 +1,273 @@
+"""The series store: what is filed, what ends, what is dropped."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from agent.faults import Refused
+from agent.samples import (
+    Exemplar,
+    Labels,
+    Limits,
+    Matcher,
+    MatchOperator,
+    Sample,
+    SeriesStore,
+    describe,
+    labels_of,
+)
+from agent.samples.columns import present
+
+UP = labels_of("up", {"job": "api"})
+DOWN = labels_of("down", {"job": "api"})
+
+
+def named(name: str) -> tuple[Matcher, ...]:
+    return (Matcher(MatchOperator.EQUAL, "__name__", name),)
+
+
+def samples_of(store: SeriesStore, name: str, after: float = -1.0, until: float = 1e9) -> list[tuple[float, float]]:
+    """Times and values of the only series called ``name``."""
+    selection = store.select(named(name))
+    if not selection.parts:
+        return []
+    view = store.view(selection.parts[0], round(after * 1000), round(until * 1000))
+    cells = view.block(0, len(view), selection.parts[0].columns)[:, 0]
+    there = present(cells)
+    return [(float(at) / 1000, float(value)) for at, value in zip(view.times[there], cells[there], strict=True)]
+
+
+def matching(store: SeriesStore, *conditions: str) -> list[str]:
+    """Described series that satisfy conditions such as ``job!=api``."""
+    found = []
+    for condition in conditions:
+        operator = next(each for each in ("=~", "!~", "!=", "=") if each in condition)
+        name, value = condition.split(operator, 1)
+        found.append(Matcher(MatchOperator(operator), name, value))
+    return [describe(labels) for labels in store.series(found)]
+
+
+def test_labels_are_sorted_and_have_no_empty_values() -> None:
+    """An empty label is no label, and the metric's name is one."""
+    assert labels_of("up", {"z": "1", "a": "", "job": "api"}) == (("__name__", "up"), ("job", "api"), ("z", "1"))
+
+
+def test_labels_are_described_as_promql_writes_them() -> None:
+    """Quotes, backslashes and line ends are escaped."""
+    assert describe(labels_of("up", {"path": 'a"b\\c\n'})) == 'up{path="a\\"b\\\\c\\n"}'
+    assert describe(()) == "{}"
+
+
+def test_readings_are_kept_in_order() -> None:
+    """Every reading of a source becomes one row of its series."""
+    store = SeriesStore()
+    for second in range(5):
+        store.ingest("app", 10 + second, [Sample(UP, second)])
+    assert samples_of(store, "up") == [(10 + second, second) for second in range(5)]
+    assert samples_of(store, "up", after=11, until=13) == [(12, 2), (13, 3)]
+
+
+def test_a_series_that_a_reading_lacks_ends_there() -> None:
+    """Absence in a later reading of the same source is staleness; coming back is a new beginning."""
+    store = SeriesStore()
+    store.ingest("app", 1, [Sample(UP, 1), Sample(DOWN, 0)])
+    store.ingest("app", 2, [Sample(UP, 1)])
+    store.ingest("app", 3, [Sample(UP, 1), Sample(DOWN, 5)])
+    assert samples_of(store, "down") == [(1, 0), (3, 5)]
+
+
+def test_a_stale_source_ends_all_its_series() -> None:
+    """After ``stale`` the last row of every series is absent, even at the moment of the last reading."""
+    store = SeriesStore()
+    store.ingest("app", 1, [Sample(UP, 1)])
+    store.stale("app", 1)
+    part = store.select(named("up")).parts[0]
+    view = store.view(part, 0, 5000)
+    assert not present(view.block(len(view) - 1, len(view), part.columns)).any()
+
+
+def test_nan_is_a_value_and_not_an_absence() -> None:
+    """A measured NaN is present."""
+    store = SeriesStore()
+    store.ingest("app", 1, [Sample(UP, math.nan)])
+    assert len(samples_of(store, "up")) == 1
+
+
+def test_a_late_reading_is_dropped_and_counted() -> None:
+    """What is not newer than the source's last reading changes nothing."""
+    store = SeriesStore()
+    store.ingest("app", 5, [Sample(UP, 1)])
+    store.ingest("app", 5, [Sample(UP, 2)])
+    store.ingest("app", 4, [Sample(UP, 3), Sample(DOWN, 3)])
+    assert samples_of(store, "up") == [(5, 1)]
+    assert store.statistics().refused_as_late == 3
+
+
+def test_two_sources_may_not_deliver_one_living_series() -> None:
+    """The second one's sample is dropped while the first is alive, and taken over once it is stale."""
+    store = SeriesStore()
+    store.ingest("one", 1, [Sample(UP, 1)])
+    store.ingest("two", 2, [Sample(UP, 2)])
+    assert samples_of(store, "up") == [(1, 1)]
+    assert store.statistics().refused_as_duplicate == 1
+    store.stale("one", 3)
+    store.ingest("two", 4, [Sample(UP, 4)])
+    assert samples_of(store, "up") == [(4, 4)]
+
+
+def test_retention_drops_old_readings_and_dead_series() -> None:
+    """Chunks past retention go, and with them series that nobody delivered since."""
+    store = SeriesStore(Limits(retention=100, chunk=10))
+    store.ingest("app", 0, [Sample(UP, 0), Sample(DOWN, 0)])
+    for second in range(1, 400):
+        store.ingest("app", second, [Sample(UP, second)])
+    assert matching(store, "job=api") == ['up{job="api"}']
+    kept = samples_of(store, "up")
+    assert kept[-1] == (399, 399)
+    assert len(kept) in range(100, 100 + 60 + 2 * 10)
+
+
+def test_readings_are_bounded_by_count() -> None:
+    """However long the retention, a source keeps no more readings than the limit, a chunk and a sweep aside."""
+    store = SeriesStore(Limits(readings=50, chunk=10))
+    for second in range(400):
+        store.ingest("app", second, [Sample(UP, second)])
+    assert len(samples_of(store, "up")) <= 50 + 10 + 61
+
+
+def test_a_freed_place_starts_empty() -> None:
+    """A series that takes the place of one that expired shows none of its samples."""
+    store = SeriesStore(Limits(retention=100, chunk=10))
+    store.ingest("app", 0, [Sample(DOWN, 7)])
+    for second in range(1, 300):
+        store.ingest("app", second, [Sample(UP, second)])
+    new = labels_of("new", {})
+    store.ingest("app", 300, [Sample(UP, 300), Sample(new, 1)])
+    assert samples_of(store, "new") == [(300, 1)]
+
+
+def test_series_beyond_the_limit_are_refused_and_the_others_go_on() -> None:
+    """Label churn can't grow memory without bound, nor silence what is known."""
+    store = SeriesStore(Limits(series=3))
+    for second in range(4):
+        churn = labels_of("churn", {"id": str(second)})
+        store.ingest("app", second, [Sample(UP, second), Sample(churn, 1)])
+    assert store.statistics().series == 3
+    assert store.statistics().refused_for_limit == 2
+    assert samples_of(store, "up")[-1] == (3, 3)
+
+
+def test_the_version_changes_with_the_set_of_series_alone() -> None:
+    """Readings of known series leave derived tables valid."""
+    store = SeriesStore()
+    store.ingest("app", 1, [Sample(UP, 1)])
+    versions = [store.version]
+    store.ingest("app", 2, [Sample(UP, 2)])
+    versions.append(store.version)
+    store.ingest("app", 3, [Sample(UP, 3), Sample(DOWN, 3)])
+    versions.append(store.version)
+    assert versions[0] == versions[1] != versions[2]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (["job=api"], ['up{job="api"}', 'up{job="api", zone="a"}']),
+        (["job!=api"], ['up{job="web"}']),
+        (["zone="], ['up{job="api"}', 'up{job="web"}']),
+        (["zone!="], ['up{job="api", zone="a"}']),
+        (["job=~a.*", "zone=a"], ['up{job="api", zone="a"}']),
+        (["job=~a"], []),
+        (["job!~a.*"], ['up{job="web"}']),
+        (["zone=~.*"], ['up{job="api"}', 'up{job="api", zone="a"}', 'up{job="web"}']),
+        (["zone=~.+"], ['up{job="api", zone="a"}']),
+        (["nothing!=x"], ['up{job="api"}', 'up{job="api", zone="a"}', 'up{job="web"}']),
+        (["nothing=x"], []),
+    ],
+)
+def test_matchers_select_as_in_prometheus(conditions: list[str], expected: list[str]) -> None:
+    """Patterns are anchored, and a label that is missing equals an empty one."""
+    store = SeriesStore()
+    pairs = ({"job": "api"}, {"job": "web"}, {"job": "api", "zone": "a"})
+    store.ingest("app", 1, [Sample(labels_of("up", each), 1) for each in pairs])
+    assert sorted(matching(store, *conditions)) == sorted(expected)
+
+
+def test_a_monstrous_pattern_is_refused() -> None:
+    """Python's engine backtracks, so patterns are kept short."""
+    store = SeriesStore()
+    store.ingest("app", 1, [Sample(UP, 1)])
+    with pytest.raises(Refused):
+        matching(store, "job=~" + "(a+)+" * 300)
+
+
+def test_exemplars_are_found_by_matchers_and_age() -> None:
+    """The newest exemplars of a series are kept, repeated ones once."""
+    store = SeriesStore()
+    old, new = Exemplar("t1", 0.5, 1.0), Exemplar("t2", 0.9, 8.0)
+    store.ingest("app", 1, [Sample(UP, 1, old)])
+    store.ingest("app", 2, [Sample(UP, 1, old)])
+    store.ingest("app", 9, [Sample(UP, 1, new)])
+    assert store.exemplars(named("up"), since=0) == [(UP, old), (UP, new)]
+    assert store.exemplars(named("up"), since=5) == [(UP, new)]
+
+
+def test_label_names_and_values_are_listed() -> None:
+    """What the API's label endpoints need."""
+    store = SeriesStore()
+    store.ingest("app", 1, [Sample(UP, 1), Sample(labels_of("down", {"zone": "a"}), 1)])
+    assert store.label_names() == ["__name__", "job", "zone"]
+    assert store.metric_names() == ["down", "up"]
+    assert store.label_values("job") == ["api"]
+
+
+def test_a_view_reads_across_chunks_and_widths() -> None:
+    """A window may span chunks made before and after a series appeared."""
+    store = SeriesStore(Limits(chunk=4))
+    many = [labels_of("wide", {"id": str(number)}) for number in range(20)]
+    for second in range(6):
+        store.ingest("app", second, [Sample(UP, second)])
+    for second in range(6, 12):
+        store.ingest("app", second, [Sample(UP, second), *(Sample(each, second) for each in many)])
+    selection = store.select((Matcher(MatchOperator.MATCHES, "__name__", "up|wide"),))
+    part = selection.parts[0]
+    view = store.view(part, -1, 11_000)
+    cells = view.block(0, 12, part.columns)
+    there = present(cells)
+    assert there[:, 0].all()
+    assert not there[:6, 1:].any()
+    assert there[6:, 1:].all()
+    assert list(view.steady(part.columns)) == [True] + [False] * 20
+
+
+def test_a_reset_makes_a_series_unsteady() -> None:
+    """The shortcut for counters is barred where a value fell."""
+    store = SeriesStore()
+    for second, value in enumerate((5.0, 6.0, 1.0)):
+        store.ingest("app", second, [Sample(UP, value), Sample(DOWN, second)])
+    part = store.select((Matcher(MatchOperator.EQUAL, "job", "api"),)).parts[0]
+    assert list(store.view(part, -1, 5000).steady(part.columns)) == [False, True]
+
+
+def test_ten_thousand_known_series_are_filed_quickly() -> None:
+    """The sampling loop must not be what delays the rules; the bound leaves room for a loaded machine."""
+    store = SeriesStore()
+    labels: list[Labels] = [labels_of("requests_total", {"id": str(number)}) for number in range(10_000)]
+    fastest = math.inf
+    for second in range(8):
+        batch = [Sample(each, float(second)) for each in labels]
+        started = time.perf_counter()
+        store.ingest("app", second, batch)
+        fastest = min(fastest, time.perf_counter() - started)
+    assert fastest < 0.05
+    assert np.isclose(samples_of_one(store, labels[7]), 7.0)
+
+
+def samples_of_one(store: SeriesStore, labels: Labels) -> float:
+    selection = store.select([Matcher(MatchOperator.EQUAL, name, value) for name, value in labels])
+    view = store.view(selection.parts[0], 0, 1_000_000)
+    return float(view.block(len(view) - 1, len(view), selection.parts[0].columns)[0, 0])
