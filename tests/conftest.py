@@ -110,3 +110,9 @@ def project(request: pytest.FixtureRequest) -> str:
     """A project id that no other test uses."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:16].strip("-")
     return f"t-{name}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Path of Prometheus's own checker, the oracle for rules and PromQL."""
+    return binary("promtool", "prometheus")

@@ -1,0 +1,141 @@
+"""Aggregation operators: groups of rows to one row each, or, for ``topk`` and ``bottomk``, to their extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.promql.tables import Block, Bools, Floats, Indices, SeriesTable
+from agent.promql.windows import quantile, sorted_with_nan_first
+from agent.samples import METRIC_NAME, Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Rows of a table in group order, and where each group starts in that order."""
+
+    table: SeriesTable
+    order: Indices
+    starts: Indices
+
+    def members(self) -> list[Indices]:
+        return list(np.split(self.order, self.starts[1:]))
+
+
+def grouping(table: SeriesTable, labels: tuple[str, ...], without: bool) -> Grouping:
+    """The groups of ``table`` by (or without) ``labels``."""
+    return table.derive(("grouping", labels, without), lambda: _group(table, frozenset(labels), without))
+
+
+def _group(table: SeriesTable, labels: frozenset[str], without: bool) -> Grouping:
+    groups: dict[Labels, list[int]] = {}
+    for row, each in enumerate(table.labels):
+        if without:
+            key = tuple(pair for pair in each if pair[0] not in labels and pair[0] != METRIC_NAME)
+        else:
+            key = tuple(pair for pair in each if pair[0] in labels)
+        groups.setdefault(key, []).append(row)
+    sizes = [len(rows) for rows in groups.values()]
+    return Grouping(
+        SeriesTable(tuple(groups)),
+        np.array([row for rows in groups.values() for row in rows], dtype=np.intp),
+        np.cumsum([0, *sizes[:-1]], dtype=np.intp),
+    )
+
+
+def aggregate(operator: str, block: Block, groups: Grouping, parameter: Floats | None) -> Block:
+    """``operator`` of every group at every step; ``parameter`` has one value a step."""
+    if not len(block.table):
+        return block
+    if operator in ("topk", "bottomk"):
+        assert parameter is not None
+        return _extremes(block, groups, parameter, largest=operator == "topk")
+    values, present = block.values[groups.order], block.present[groups.order]
+    there = np.logical_or.reduceat(present, groups.starts, axis=0)
+    if operator == "quantile":
+        assert parameter is not None
+        return Block(groups.table, _quantiles(values, present, groups.starts, parameter), there)
+    return Block(groups.table, _REDUCTIONS[operator](values, present, groups.starts), there)
+
+
+Reduction = Callable[[Floats, Bools, Indices], Floats]
+
+
+def _sum(values: Floats, present: Bools, starts: Indices) -> Floats:
+    total: Floats = np.add.reduceat(np.where(present, values, 0.0), starts, axis=0)
+    return total
+
+
+def _count(values: Floats, present: Bools, starts: Indices) -> Floats:
+    del values
+    count: Floats = np.add.reduceat(present, starts, axis=0, dtype=np.float64)
+    return count
+
+
+def _average(values: Floats, present: Bools, starts: Indices) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _sum(values, present, starts) / _count(values, present, starts)
+
+
+def _variance(values: Floats, present: Bools, starts: Indices) -> Floats:
+    sizes = np.diff([*starts, len(values)])
+    with np.errstate(invalid="ignore"):
+        # Around the smallest, so that equal values have a variance of exactly zero.
+        around = values - np.repeat(_smallest(values, present, starts), sizes, axis=0)
+        mean = np.repeat(_average(around, present, starts), sizes, axis=0)
+        return _average((around - mean) ** 2, present, starts)
+
+
+def _smallest(values: Floats, present: Bools, starts: Indices) -> Floats:
+    smallest: Floats = np.fmin.reduceat(np.where(present, values, np.nan), starts, axis=0)
+    return smallest
+
+
+def _largest(values: Floats, present: Bools, starts: Indices) -> Floats:
+    largest: Floats = np.fmax.reduceat(np.where(present, values, np.nan), starts, axis=0)
+    return largest
+
+
+def _one(values: Floats, present: Bools, starts: Indices) -> Floats:
+    del present
+    return np.ones((len(starts), values.shape[1]))
+
+
+_REDUCTIONS: dict[str, Reduction] = {
+    "sum": _sum,
+    "avg": _average,
+    "count": _count,
+    "min": _smallest,
+    "max": _largest,
+    "group": _one,
+    "stdvar": _variance,
+    "stddev": lambda values, present, starts: np.sqrt(_variance(values, present, starts)),
+}
+OPERATORS = frozenset([*_REDUCTIONS, "topk", "bottomk", "quantile"])
+
+
+def _quantiles(values: Floats, present: Bools, starts: Indices, shares: Floats) -> Floats:
+    found = np.zeros((len(starts), values.shape[1]))
+    ends = [*starts[1:], len(values)]
+    for group, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        for step in range(values.shape[1]):
+            members = values[start:end, step][present[start:end, step]]
+            found[group, step] = quantile(float(shares[step]), sorted_with_nan_first(members))
+    return found
+
+
+def _extremes(block: Block, groups: Grouping, parameter: Floats, *, largest: bool) -> Block:
+    """Keep the ``k`` largest or smallest of every group; NaN is the last to be kept."""
+    kept = np.zeros_like(block.present)
+    for members in groups.members():
+        for step in range(block.values.shape[1]):
+            here = members[block.present[members, step]]
+            wanted = parameter[step]
+            count = 0 if not wanted >= 1 else min(int(wanted), len(here))
+            values = block.values[here, step]
+            keys = np.where(np.isnan(values), np.inf, -values if largest else values)
+            order = np.lexsort((keys, np.isnan(values)))
+            kept[here[order[:count]], step] = True
+    return Block(block.table, block.values, kept)

@@ -1,0 +1,413 @@
+"""The engine: plans in, values out, one evaluation for instants and for ranges.
+
+An evaluation holds a memo by node. Rules of one tick share an evaluation, so that an expression that twenty rules
+have in common is computed once.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.faults import Refused, RefusedReason
+from agent.promql import aggregation, functions, histograms, labelling, matching, windows
+from agent.promql.expressions import (
+    SET_OPERATORS,
+    Aggregate,
+    Binary,
+    Call,
+    Kind,
+    Negate,
+    Node,
+    Number,
+    Select,
+    Text,
+    Window,
+    walk,
+)
+from agent.promql.plan import Plan
+from agent.promql.tables import Block, Floats, Indices, SeriesTable, without_name
+from agent.promql.values import Element, Matrix, Scalar, Series, Value, Vector
+from agent.promql.values import Text as TextValue
+from agent.samples import ColumnView, Labels, Matcher, MatchOperator, Part, Selection, SeriesStore
+from agent.samples.columns import present as present_cells
+
+Result = Block | Floats | str
+
+MAX_STEPS = 11_000
+MAX_CELLS = 50_000_000
+_SELECTIONS_KEPT = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class _Selected:
+    selection: Selection
+    table: SeriesTable
+
+
+class Engine:
+    """Evaluates plans over a store; thread-safe, and never changes the store.
+
+    Args:
+        store: where the samples are.
+        lookback: seconds for which a sample stands for its series if nothing newer says otherwise.
+    """
+
+    def __init__(self, store: SeriesStore, *, lookback: float = 300.0) -> None:
+        self.store = store
+        self.lookback = round(lookback * 1000)
+        self._selected: dict[tuple[Matcher, ...], _Selected] = {}
+        self._lock = threading.Lock()
+
+    def at(self, moment: float) -> Evaluation:
+        """A shared evaluation of any number of plans at ``moment`` (unix seconds)."""
+        return Evaluation(self, np.array([round(moment * 1000)], dtype=np.int64))
+
+    def instant(self, plan: Plan, at: float) -> Value:
+        """The value of ``plan`` at ``at`` (unix seconds).
+
+        Raises:
+            Permanent: the data can't be put through the expression (duplicate label sets, ambiguous matches).
+            Refused: it would take more than the engine's limits.
+        """
+        return self.at(at).value(plan)
+
+    def range(self, plan: Plan, start: float, end: float, step: float) -> Matrix:
+        """The values of ``plan`` from ``start`` to ``end`` every ``step`` (unix seconds; seconds).
+
+        Raises:
+            Refused: a bad range, or more steps or samples than the limits.
+            Permanent: as for :meth:`instant`.
+        """
+        if step <= 0 or end < start:
+            raise Refused(RefusedReason.LIMIT, "a range needs a positive step and an end not before its start")
+        if plan.kind not in (Kind.VECTOR, Kind.SCALAR):
+            raise Refused(
+                RefusedReason.UNSUPPORTED_EXPRESSION,
+                f"a range query of a {plan.kind}",
+                hint="use a scalar or an instant vector",
+            )
+        count = int((round(end * 1000) - round(start * 1000)) // max(1, round(step * 1000))) + 1
+        if count > MAX_STEPS:
+            raise Refused(
+                RefusedReason.LIMIT,
+                f"a range query of {count} steps",
+                hint=f"use a step that makes at most {MAX_STEPS}",
+            )
+        steps = round(start * 1000) + np.arange(count, dtype=np.int64) * max(1, round(step * 1000))
+        return Evaluation(self, steps).matrix(plan)
+
+    def selected(self, matchers: tuple[Matcher, ...]) -> _Selected:
+        """The series that satisfy ``matchers``; the same table until the store's set of series changes."""
+        known = self._selected.get(matchers)
+        if known is not None and known.selection.version == self.store.version:
+            return known
+        selection = self.store.select(matchers)
+        if known is not None and known.selection.labels == selection.labels:
+            # Other series came or went: keep the table, and with it all that was derived from it.
+            found = _Selected(selection, known.table)
+        else:
+            found = _Selected(selection, SeriesTable(selection.labels))
+        with self._lock:
+            if len(self._selected) >= _SELECTIONS_KEPT:
+                self._selected.clear()
+            self._selected[matchers] = found
+        return found
+
+
+class Evaluation:
+    """Plans evaluated at the same steps, sharing what they have in common. For one thread."""
+
+    def __init__(self, engine: Engine, steps: NDArray[np.int64]) -> None:
+        self._engine = engine
+        self._steps = steps
+        self._memo: dict[Node, Result] = {}
+        self._views: dict[tuple[str, int, int], ColumnView] = {}
+        self._cells = 0
+
+    # --- results --------------------------------------------------------------------------------------------------
+
+    def value(self, plan: Plan) -> Value:
+        """The plan's value at the first step."""
+        root = plan.root
+        if isinstance(root, Text):
+            return TextValue(root.value)
+        if isinstance(root, Window):
+            return self._samples(root)
+        if root.kind is Kind.SCALAR:
+            return Scalar(float(self._scalar(root)[0]))
+        elements = self.elements(root)
+        return Vector(tuple(sorted(elements, key=lambda each: each.labels) if not _orders(root) else elements))
+
+    def elements(self, root: Node) -> list[Element]:
+        """The elements at the first step, of a vector or of a scalar as Prometheus's rules see it.
+
+        Raises:
+            Permanent: two elements have the same labels.
+        """
+        if root.kind is Kind.SCALAR:
+            return [Element((), float(self._scalar(root)[0]))]
+        block = self._vector(root)
+        rows = np.flatnonzero(block.present[:, 0])
+        values = block.values[:, 0]
+        if isinstance(root, Call) and root.function in ("sort", "sort_desc"):
+            rows = _in_order(rows, values, descending=root.function == "sort_desc")
+        elif isinstance(root, Aggregate) and root.operator in ("topk", "bottomk"):
+            rows = _in_order(rows, values, descending=root.operator == "topk")
+        return [Element(block.table.labels[row], float(values[row])) for row in rows]
+
+    def matrix(self, plan: Plan) -> Matrix:
+        """The plan's values at all steps; series without any are left out."""
+        stamps = self._steps / 1000.0
+        if plan.kind is Kind.SCALAR:
+            return Matrix((Series((), stamps, np.asarray(self._scalar(plan.root))),))
+        block = self._vector(plan.root)
+        order = sorted(range(len(block.table)), key=lambda row: block.table.labels[row])
+        return Matrix(
+            tuple(
+                Series(block.table.labels[row], stamps[block.present[row]], block.values[row][block.present[row]])
+                for row in order
+                if block.present[row].any()
+            )
+        )
+
+    def forget(self, metrics: frozenset[str]) -> None:
+        """Drop what was computed from ``metrics``: they have new samples at this moment."""
+        self._views.clear()
+        for node in [node for node in self._memo if _reads(node, metrics)]:
+            del self._memo[node]
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def _vector(self, node: Node) -> Block:
+        result = self._evaluate(node)
+        assert isinstance(result, Block)
+        return result
+
+    def _scalar(self, node: Node) -> Floats:
+        result = self._evaluate(node)
+        assert isinstance(result, np.ndarray)
+        return result
+
+    def _evaluate(self, node: Node) -> Result:
+        known = self._memo.get(node)
+        if known is None:
+            known = self._memo[node] = self._compute(node)
+        return known
+
+    def _compute(self, node: Node) -> Result:
+        match node:
+            case Select():
+                return self._select(node)[0]
+            case Number():
+                return np.full(len(self._steps), node.value)
+            case Text():
+                return node.value
+            case Binary():
+                return self._binary(node)
+            case Aggregate():
+                return self._aggregate(node)
+            case Call():
+                return self._call(node)
+            case Negate():
+                if node.kind is Kind.SCALAR:
+                    return -self._scalar(node.operand)
+                block = self._vector(node.operand)
+                return without_name(Block(block.table, -block.values, block.present))
+            case _:
+                raise AssertionError(f"{type(node).__name__} has no value of its own")
+
+    def _select(self, node: Select) -> tuple[Block, Floats]:
+        """The latest sample of each series at each step, and its time in seconds."""
+        selected = self._engine.selected(node.matchers)
+        moments = self._steps - node.offset
+        lookback = self._engine.lookback
+        shape = (len(selected.table), len(moments))
+        self._spend(shape[0] * shape[1])
+        values = np.zeros(shape)
+        times = np.zeros(shape)
+        present = np.zeros(shape, dtype=np.bool_)
+        for part in selected.selection.parts:
+            view = self._view(part, int(moments[0]) - lookback, int(moments[-1]))
+            if not len(view):
+                continue
+            rows = np.searchsorted(view.times, moments, "right") - 1
+            fresh = np.flatnonzero((rows >= 0) & (view.times[np.maximum(rows, 0)] > moments - lookback))
+            cells = view.rows(rows[fresh], part.columns).T
+            into = np.ix_(part.positions, fresh)
+            values[into] = cells
+            present[into] = present_cells(cells)
+            times[into] = view.times[rows[fresh]] / 1000.0
+        return Block(selected.table, values, present), times
+
+    def _view(self, part: Part, after: int, until: int) -> ColumnView:
+        key = (part.source.name, after, until)
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = self._engine.store.view(part, after, until)
+        return view
+
+    def _over_window(self, kind: windows.WindowKind, node: Window, parameters: NDArray[np.float64]) -> Block:
+        selected = self._engine.selected(node.select.matchers)
+        moments = self._steps - node.select.offset
+        shape = (len(selected.table), len(moments))
+        values = np.zeros(shape)
+        present = np.zeros(shape, dtype=np.bool_)
+        for part in selected.selection.parts:
+            view = self._view(part, int(moments[0]) - node.length, int(moments[-1]))
+            if not len(view):
+                continue
+            self._spend(len(view) * len(part.columns))
+            values[part.positions], present[part.positions] = windows.evaluate(
+                kind, view, part.columns, moments, node.length, parameters
+            )
+        block = Block(selected.table, values, present)
+        return block if kind.keeps_name else without_name(block)
+
+    def _samples(self, node: Window) -> Matrix:
+        """The raw samples of a range selector, as an instant query of one returns them."""
+        selected = self._engine.selected(node.select.matchers)
+        until = int(self._steps[0]) - node.select.offset
+        found = []
+        for part in selected.selection.parts:
+            view = self._view(part, until - node.length, until)
+            cells = view.block(0, len(view), part.columns)
+            there = present_cells(cells)
+            for column, position in enumerate(part.positions):
+                rows: Indices = np.flatnonzero(there[:, column])
+                if len(rows):
+                    labels = selected.table.labels[position]
+                    found.append(Series(labels, view.times[rows] / 1000.0, cells[rows, column]))
+        return Matrix(tuple(sorted(found, key=lambda series: series.labels)))
+
+    def _binary(self, node: Binary) -> Result:
+        if node.kind is Kind.SCALAR:
+            values, _ = matching.operate(node, self._scalar(node.left), self._scalar(node.right))
+            return values
+        if node.left.kind is Kind.SCALAR:
+            return matching.with_scalar(node, self._vector(node.right), self._scalar(node.left), scalar_on_left=True)
+        if node.right.kind is Kind.SCALAR:
+            return matching.with_scalar(node, self._vector(node.left), self._scalar(node.right), scalar_on_left=False)
+        left, right = self._vector(node.left), self._vector(node.right)
+        if node.operator in SET_OPERATORS:
+            return matching.of_sets(node, left, right)
+        return matching.between_vectors(node, left, right)
+
+    def _aggregate(self, node: Aggregate) -> Block:
+        block = self._vector(node.operand)
+        parameter = None if node.parameter is None else self._scalar(node.parameter)
+        groups = aggregation.grouping(block.table, node.labels, node.without)
+        return aggregation.aggregate(node.operator, block, groups, parameter)
+
+    def _call(self, node: Call) -> Result:
+        name, arguments = node.function, node.arguments
+        if name in windows.FUNCTIONS:
+            return self._window_call(name, arguments)
+        if name in functions.FUNCTIONS:
+            return self._mapped_call(name, arguments)
+        match name:
+            case "time":
+                return self._steps / 1000.0
+            case "pi":
+                return np.full(len(self._steps), np.pi)
+            case "scalar":
+                return functions.to_scalar(self._vector(arguments[0]))
+            case "vector":
+                return functions.to_vector(self._scalar(arguments[0]))
+            case "sort" | "sort_desc":
+                return self._vector(arguments[0])
+            case "timestamp":
+                return self._timestamp(arguments[0])
+            case "histogram_quantile":
+                return histograms.histogram_quantile(self._scalar(arguments[0]), self._vector(arguments[1]))
+            case "label_replace" | "label_join":
+                texts = tuple(each.value for each in arguments if isinstance(each, Text))
+                return labelling.rewrite(name, self._vector(arguments[0]), texts)
+            case "absent":
+                return self._absent(arguments[0], self._vector(arguments[0]))
+            case "absent_over_time":
+                kind = windows.FUNCTIONS["count_over_time"]
+                window = arguments[0]
+                assert isinstance(window, Window)
+                found = self._over_window(kind, window, np.zeros((0, len(self._steps))))
+                return self._absent(window.select, found)
+            case _:
+                raise AssertionError(f"{name} passed the adapter without an implementation")
+
+    def _window_call(self, name: str, arguments: tuple[Node, ...]) -> Block:
+        kind = windows.FUNCTIONS[name]
+        window = arguments[kind.range_at]
+        assert isinstance(window, Window)
+        others = [self._scalar(each) for each in arguments if each is not window]
+        parameters = np.array(others) if others else np.zeros((0, len(self._steps)))
+        return self._over_window(kind, window, parameters)
+
+    def _mapped_call(self, name: str, arguments: tuple[Node, ...]) -> Block:
+        if not arguments and name in functions.DEFAULT_TO_NOW:
+            block = functions.to_vector(self._steps / 1000.0)
+        else:
+            block = self._vector(arguments[0])
+        scalars = tuple(self._scalar(each) for each in arguments[1:])
+        return functions.map_values(functions.FUNCTIONS[name], block, scalars)
+
+    def _timestamp(self, argument: Node) -> Block:
+        if isinstance(argument, Select):
+            block, times = self._select(argument)
+        else:
+            block = self._vector(argument)
+            times = np.broadcast_to(self._steps / 1000.0, block.values.shape)
+        return without_name(Block(block.table, times, block.present))
+
+    def _absent(self, argument: Node, found: Block) -> Block:
+        missing = np.logical_not(found.present.any(axis=0)).reshape(1, -1)
+        table = SeriesTable((_labels_if_absent(argument),))
+        return Block(table, np.ones((1, len(self._steps))), missing)
+
+    def _spend(self, cells: int) -> None:
+        self._cells += cells
+        if self._cells > MAX_CELLS:
+            raise Refused(
+                RefusedReason.LIMIT,
+                f"a query over more than {MAX_CELLS} samples",
+                hint="select fewer series, a shorter range or a longer step",
+            )
+
+
+def _labels_if_absent(argument: Node) -> Labels:
+    """What ``absent`` can say about a series that is not there: the labels it would surely have."""
+    if not isinstance(argument, Select):
+        return ()
+    counts: dict[str, int] = {}
+    for matcher in argument.matchers:
+        counts[matcher.name] = counts.get(matcher.name, 0) + 1
+    return tuple(
+        sorted(
+            (matcher.name, matcher.value)
+            for matcher in argument.matchers
+            if matcher.operator is MatchOperator.EQUAL
+            and matcher.name != "__name__"
+            and counts[matcher.name] == 1
+            and matcher.value
+        )
+    )
+
+
+def _reads(node: Node, metrics: frozenset[str]) -> bool:
+    names = {each.metric for each in walk(node) if isinstance(each, Select)}
+    return None in names or not names.isdisjoint(metrics)
+
+
+def _orders(root: Node) -> bool:
+    """Whether the expression itself puts its elements in an order."""
+    if isinstance(root, Call):
+        return root.function in ("sort", "sort_desc")
+    return isinstance(root, Aggregate) and root.operator in ("topk", "bottomk")
+
+
+def _in_order(rows: Indices, values: Floats, *, descending: bool) -> Indices:
+    keys = values[rows]
+    missing = np.isnan(keys)
+    return rows[np.lexsort((np.where(missing, 0.0, -keys if descending else keys), missing))]

@@ -1,0 +1,124 @@
+"""What is checked about a query's text before the parser sees it.
+
+The parser is native code that holds the GIL: about 8,000 nested parentheses crash the process, a chain of 4,000
+operators takes 20 s. So text is bounded in bytes, tokens and depth first. The tokens also give errors their
+positions, which the parser's messages lack.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.faults import Misconfigured, MisconfiguredReason, Refused, RefusedReason
+
+MAX_BYTES = 16_384
+MAX_TOKENS = 1_000
+MAX_DEPTH = 50
+
+_CLOSES = {")": "(", "]": "[", "}": "{"}
+
+
+class TokenKind(StrEnum):
+    """What a token is, as far as bounding and pointing need it."""
+
+    NAME = "name"
+    NUMBER = "number"
+    TEXT = "text"
+    SIGN = "sign"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token and its offset in characters."""
+
+    kind: TokenKind
+    text: str
+    offset: int
+
+
+_TOKEN = re.compile(
+    r"""
+      (?P<skip>[ \t\r\n]+|\#[^\n]*)
+    | (?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)
+    | (?P<number>0[xX][0-9a-fA-F]+|(?:[0-9]+(?:ms|[smhdwy]))+(?![0-9A-Za-z_])
+        |(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+    | (?P<name>[A-Za-z_:][A-Za-z0-9_:]*)
+    | (?P<sign>=~|!~|!=|==|<=|>=|[-+*/%^<>=(){}\[\],:@])
+    """,
+    re.VERBOSE,
+)
+
+
+def tokenize(text: str) -> tuple[Token, ...]:
+    """The tokens of ``text``, which is then safe to parse.
+
+    Raises:
+        Refused: the text is larger or deeper than any rule a person writes.
+        Misconfigured: a character, quote or bracket has no place; the message has its position.
+    """
+    size = len(text.encode())
+    if size > MAX_BYTES:
+        raise Refused(RefusedReason.LIMIT, f"an expression of {size} bytes", hint=f"use at most {MAX_BYTES}")
+    tokens: list[Token] = []
+    opened: list[Token] = []
+    offset = 0
+    while offset < len(text):
+        found = _TOKEN.match(text, offset)
+        if found is None:
+            raise malformed(text, offset, f"unexpected character {text[offset]!r}", _hint_for(text[offset]))
+        if found.lastgroup != "skip":
+            token = Token(TokenKind(found.lastgroup or ""), found.group(), offset)
+            tokens.append(token)
+            _bracket(text, token, opened)
+            if len(tokens) > MAX_TOKENS:
+                raise Refused(
+                    RefusedReason.LIMIT,
+                    f"an expression of more than {MAX_TOKENS} tokens",
+                    hint="split it with recording rules",
+                )
+        offset = found.end()
+    if opened:
+        raise malformed(text, opened[-1].offset, f"{opened[-1].text!r} is never closed", "close it")
+    if not tokens:
+        raise malformed(text, 0, "no expression found in input", "write an expression")
+    return tuple(tokens)
+
+
+def position(text: str, offset: int) -> str:
+    """``line:column`` of an offset, both from 1, as Prometheus counts."""
+    line = text.count("\n", 0, offset) + 1
+    column = offset - (text.rfind("\n", 0, offset) + 1) + 1
+    return f"{line}:{column}"
+
+
+def malformed(text: str, offset: int, problem: str, hint: str = "") -> Misconfigured:
+    """The error for a text that is not PromQL."""
+    return Misconfigured(MisconfiguredReason.RULES, f"{position(text, offset)}: {problem}", hint=hint)
+
+
+def unsupported(text: str, offset: int, problem: str, hint: str) -> Refused:
+    """The error for PromQL that this engine does not evaluate."""
+    return Refused(RefusedReason.UNSUPPORTED_EXPRESSION, f"{position(text, offset)}: {problem}", hint=hint)
+
+
+def _bracket(text: str, token: Token, opened: list[Token]) -> None:
+    if token.kind is not TokenKind.SIGN:
+        return
+    if token.text in "([{":
+        opened.append(token)
+        if len(opened) > MAX_DEPTH:
+            raise Refused(
+                RefusedReason.LIMIT,
+                f"{position(text, token.offset)}: more than {MAX_DEPTH} nested brackets",
+                hint="split the expression with recording rules",
+            )
+    elif token.text in _CLOSES:
+        if not opened or opened[-1].text != _CLOSES[token.text]:
+            raise malformed(text, token.offset, f"{token.text!r} closes nothing", "remove it, or open it before")
+        opened.pop()
+
+
+def _hint_for(character: str) -> str:
+    return "close the quote on the same line" if character in "\"'`" else "names and operators are ASCII; quote text"
