@@ -1,0 +1,45 @@
+"""backup: point-in-time copies of a database that can be trusted.
+
+Belongs here: segments and manifests, taking, verifying, restoring (as a diff, in place) and exporting backups, chains
+of increments, retention, leases, the record of how scheduled backups went. Does not belong here: where bytes are kept
+(``storage``), how documents travel (``firestore``), when backups are due (``scheduling``), which restore point a
+rollback takes (``recovery``). The layout on disk is described in ``docs/backup-format.md``.
+"""
+
+from agent.backup.backups import BackupDetails, Backups, BackupSummary, CleanReport
+from agent.backup.catalogue import Interrupted
+from agent.backup.history import Attempt, BackupHistory, Outcome, consecutive_failures, missed_since
+from agent.backup.manifest import BackupType, Manifest, Tally
+from agent.backup.ports import Database, Reader
+from agent.backup.restore import Change, ChangeSink, RestoreReport
+from agent.backup.retention import Candidate, Verdict, Why, decide_retention
+from agent.backup.segments import Compression
+from agent.backup.verify import Scratch, VerifyReport
+
+__all__ = [
+    "Attempt",
+    "BackupDetails",
+    "BackupHistory",
+    "BackupSummary",
+    "BackupType",
+    "Backups",
+    "Candidate",
+    "Change",
+    "ChangeSink",
+    "CleanReport",
+    "Compression",
+    "Database",
+    "Interrupted",
+    "Manifest",
+    "Outcome",
+    "Reader",
+    "RestoreReport",
+    "Scratch",
+    "Tally",
+    "Verdict",
+    "VerifyReport",
+    "Why",
+    "consecutive_failures",
+    "decide_retention",
+    "missed_since",
+]

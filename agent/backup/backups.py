@@ -1,0 +1,637 @@
+"""The room's front door: everything the command line, the daemon's workers and the recovery ask of backups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agent.backup.catalogue import Catalogue, Entry, Interrupted
+from agent.backup.chain import Chain, load_chain
+from agent.backup.create import Order, create_backup
+from agent.backup.export import ndjson
+from agent.backup.manifest import BackupType, Manifest, Tally
+from agent.backup.ports import Database
+from agent.backup.restore import (
+    ChangeSink,
+    Recipe,
+    RestoreReport,
+    ignore_changes,
+    plan_restore,
+    restore_backup,
+)
+from agent.backup.retention import Candidate, Verdict, decide_retention
+from agent.backup.segments import Compression, Segment
+from agent.backup.verify import Scratch, VerifyReport, verify_backup
+from agent.clock import Clock, SystemClock
+from agent.faults import (
+    Misconfigured,
+    MisconfiguredReason,
+    Permanent,
+    PermanentReason,
+    Refused,
+    RefusedReason,
+    RunbookdError,
+)
+from agent.storage import Storage
+from agent.telemetry import ProgressSink, Telemetry, ignore_progress
+from agent.telemetry.catalogue import (
+    BACKUP_LAST_SUCCESS,
+    BACKUP_SIZE,
+    OPERATION_DURATION,
+    STORAGE_USAGE,
+)
+
+_LONGEST_CHAIN = 30
+"""Members after which an incremental becomes a full backup: each of them is one more thing that may break."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupSummary:
+    """One line of the list.
+
+    Args:
+        id: its id.
+        type: its type.
+        read_time: the instant it holds; ``None`` if its manifest is damaged.
+        documents: documents in it (for an incremental: new and changed ones).
+        raw_bytes, stored_bytes: their size on the wire, and of its files.
+        parent: what it builds on, or empty.
+        storages: where it is.
+        verified: whether it and everything it builds on are verified.
+        verified_at: when it was last verified.
+        proven: whether that was a deep verification.
+        pinned, in_use: what keeps retention away.
+        problem: what is known to be wrong with it, or empty.
+    """
+
+    id: str
+    type: BackupType
+    read_time: datetime | None
+    documents: int
+    raw_bytes: int
+    stored_bytes: int
+    parent: str
+    storages: tuple[str, ...]
+    verified: bool
+    verified_at: datetime | None
+    proven: bool
+    pinned: bool
+    in_use: bool
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupDetails:
+    """Everything about one backup.
+
+    Args:
+        summary: its line in the list.
+        database: where it was taken.
+        collections: documents and bytes by collection id.
+        total_documents: documents in the database at that instant.
+        chain: ids it is restored from, the self-contained one first.
+        files: how many files it has.
+        compression, tool: how and by what it was written.
+        fingerprint: of the state it restores to, once verified.
+    """
+
+    summary: BackupSummary
+    database: str
+    collections: Mapping[str, Tally]
+    total_documents: int
+    chain: tuple[str, ...]
+    files: int
+    compression: Compression
+    tool: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanReport:
+    """What retention decided and what was removed.
+
+    Args:
+        dry_run: whether nothing was removed.
+        verdicts: one for each backup, newest first.
+        removed: ids of the backups removed (or, as a dry run, to be removed).
+        leftovers: ``storage:folder`` of interrupted work that was removed (or is to be).
+        freed_bytes: stored bytes of the backups removed, over all copies.
+    """
+
+    dry_run: bool
+    verdicts: tuple[Verdict, ...]
+    removed: tuple[str, ...]
+    leftovers: tuple[str, ...]
+    freed_bytes: int
+
+
+class Backups:
+    """Backups of one database in one or more storages.
+
+    Args:
+        firestore: the database. Its ``origin`` labels the read counter.
+        storages: where backups live, nearest first: that is the order in which they are written and read.
+        telemetry: spans and metrics.
+        clock: time.
+        routes: names of the storages that hold each type; a type that is missing goes to every storage.
+        retention: how long each type is kept; a type that is missing is kept for good.
+        critical: collection ids of a critical backup.
+        transient: root collections that fingerprints leave out.
+        parallel: ranges read at once.
+        scratch: opens an empty database for deep verification.
+        tool: name and version for the manifest.
+    """
+
+    def __init__(
+        self,
+        *,
+        firestore: Database,
+        storages: Sequence[Storage],
+        telemetry: Telemetry,
+        clock: Clock | None = None,
+        routes: Mapping[BackupType, Sequence[str]] | None = None,
+        retention: Mapping[BackupType, timedelta] | None = None,
+        critical: Sequence[str] = (),
+        transient: Sequence[str] = ("sessions", "_config"),
+        parallel: int = 4,
+        scratch: Scratch | None = None,
+        tool: str = "runbookd",
+    ) -> None:
+        if not storages:
+            raise Misconfigured(
+                MisconfiguredReason.SETTINGS,
+                "no storage is configured for backups",
+                hint="set backup.local or backup.gcs in runbookd.yaml",
+            )
+        self._firestore = firestore
+        self._telemetry = telemetry
+        self._clock = clock or SystemClock()
+        self._catalogue = Catalogue(storages=storages, clock=self._clock)
+        self._routes = routes or {}
+        self._retention = retention or {}
+        self._critical = tuple(critical)
+        self._transient = tuple(transient)
+        self._parallel = parallel
+        self._scratch = scratch
+        self._tool = tool
+        unknown = {name for names in self._routes.values() for name in names} - set(self._catalogue.storages)
+        if unknown:
+            raise Misconfigured(
+                MisconfiguredReason.SETTINGS, f"backups are to go to {', '.join(sorted(unknown))}, which is no storage"
+            )
+
+    # --- making ---------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        kind: BackupType,
+        *,
+        compression: Compression = Compression.ZSTD,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Manifest:
+        """Take a backup and publish it in each storage of its type.
+
+        An incremental for which there is nothing sound to build on becomes a full one; its manifest says so.
+
+        Raises:
+            Misconfigured: ``SETTINGS``: a critical backup, and no critical collections are known.
+            Permanent, Transient: see :func:`agent.backup.create.create_backup`.
+        """
+        kind = BackupType(kind)
+        with self._operation("backup", {"backup.type": str(kind)}) as span:
+            base = self._base() if kind is BackupType.INCREMENTAL else None
+            try:
+                manifest = self._create(kind, base, compression, progress, cancelled)
+            except Permanent as error:
+                if base is None or error.reason is not PermanentReason.CORRUPT:
+                    raise
+                manifest = self._create(kind, None, compression, progress, cancelled)
+            span["backup.id"] = manifest.id
+            span["backup.documents"] = manifest.documents
+            self._telemetry.set(BACKUP_SIZE, manifest.stored_bytes, {"type": manifest.type})
+            return manifest
+
+    def _create(
+        self,
+        kind: BackupType,
+        base: Chain | None,
+        compression: Compression,
+        progress: ProgressSink,
+        cancelled: Callable[[], bool],
+    ) -> Manifest:
+        actual = BackupType.FULL if kind is BackupType.INCREMENTAL and base is None else kind
+        if actual is BackupType.CRITICAL and not self._critical:
+            raise Misconfigured(
+                MisconfiguredReason.SETTINGS,
+                "no collection has the priority CRITICAL",
+                hint="mark one in the runbook's migration order",
+            )
+        previous = next(
+            (entry.manifest for entry in self._catalogue.entries() if entry.manifest and not entry.manifest.only), None
+        )
+        order = Order(
+            type=actual,
+            requested=kind if kind is not actual else None,
+            storages=tuple(self._routes.get(actual, ())) or tuple(self._catalogue.storages),
+            only=self._critical if actual is BackupType.CRITICAL else (),
+            base=base,
+            compression=compression,
+            parallel=self._parallel,
+            expected=previous.total_documents if previous and actual is not BackupType.CRITICAL else None,
+            tool=self._tool,
+        )
+        return create_backup(
+            order,
+            reader=self._firestore,
+            catalogue=self._catalogue,
+            clock=self._clock,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    def _base(self) -> Chain | None:
+        """What an incremental builds on: the newest full or incremental backup of this database with a sound chain."""
+        entries = {entry.id: entry for entry in self._catalogue.entries()}
+        usable = [
+            entry
+            for entry in entries.values()
+            if entry.manifest is not None
+            and entry.manifest.type in {BackupType.FULL, BackupType.INCREMENTAL}
+            and entry.manifest.database == self._firestore.address.root
+            and not any(copy.verification and not copy.verification.ok for copy in entry.copies)
+        ]
+        for entry in usable:
+            try:
+                chain = load_chain(self._catalogue, entry.id)
+            except Permanent:
+                continue
+            return chain if len(chain.members) < _LONGEST_CHAIN else None
+        return None
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def list(self) -> tuple[BackupSummary, ...]:
+        """Every backup, newest first."""
+        entries = {entry.id: entry for entry in self._catalogue.entries()}
+        return tuple(_summary(entry, entries) for entry in entries.values())
+
+    def show(self, backup: str) -> BackupDetails:
+        """Everything about one backup.
+
+        Raises:
+            Permanent: ``NOT_FOUND``; ``CORRUPT`` if it, or what it builds on, is damaged.
+        """
+        chain = load_chain(self._catalogue, backup)
+        entries = {member.id: self._catalogue.entry(member.id) for member in chain.members}
+        manifest = chain.newest
+        prints = [copy.verification.fingerprint for copy in entries[backup].copies if copy.verification]
+        return BackupDetails(
+            summary=_summary(entries[backup], entries),
+            database=manifest.database,
+            collections=manifest.collections,
+            total_documents=manifest.total_documents,
+            chain=tuple(member.id for member in chain.members),
+            files=len(manifest.files),
+            compression=manifest.compression,
+            tool=manifest.tool,
+            fingerprint=next(iter(prints), ""),
+        )
+
+    def newest_verified(self, before: datetime | None = None, *, kinds: Sequence[BackupType] = ()) -> Manifest | None:
+        """The newest restore point of the whole database that is known to be good, or ``None``.
+
+        Args:
+            before: only backups whose read_time is earlier.
+            kinds: only these types; all that hold the whole database by default.
+        """
+        entries = {entry.id: entry for entry in self._catalogue.entries()}
+        for entry in entries.values():
+            manifest = entry.manifest
+            if manifest is None or manifest.only or manifest.database != self._firestore.address.root:
+                continue
+            if (before is not None and manifest.read_time >= before) or (kinds and manifest.type not in kinds):
+                continue
+            if _is_proven(entry, entries):
+                return manifest
+        return None
+
+    def interrupted_restores(self) -> tuple[Interrupted, ...]:
+        """Restores that wrote to a database and never finished; running them again completes them."""
+        return self._catalogue.interrupted()
+
+    def observe_metrics(self) -> None:
+        """Set the gauges that describe what is stored; for the daemon, at its start and now and then."""
+        for storage in self._catalogue.storages.values():
+            usage = storage.usage()
+            if usage.ratio is not None:
+                self._telemetry.set(STORAGE_USAGE, usage.ratio, {"storage": storage.name})
+        sizes: dict[BackupType, int] = {}
+        for summary in self.list():
+            sizes.setdefault(summary.type, summary.stored_bytes)
+        for kind, size in sizes.items():
+            self._telemetry.set(BACKUP_SIZE, size, {"type": kind})
+        self._observe_successes()
+
+    def _observe_successes(self) -> None:
+        newest: dict[BackupType, datetime] = {}
+        for summary in self.list():
+            if summary.verified and summary.read_time is not None:
+                newest.setdefault(summary.type, summary.read_time)
+        for kind, moment in newest.items():
+            self._telemetry.set(BACKUP_LAST_SUCCESS, moment.timestamp(), {"type": kind})
+
+    # --- proving --------------------------------------------------------------------------------------------------
+
+    def verify(
+        self,
+        backup: str,
+        *,
+        deep: bool = False,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> VerifyReport:
+        """Read every byte of every copy back, and of everything the backup builds on; keep the results.
+
+        Args:
+            deep: also restore it into a scratch database and compare fingerprints.
+
+        Raises:
+            Permanent: ``NOT_FOUND``; ``CANCELLED``. Damage is in the report.
+            Misconfigured: ``MISSING_PART``: deep, and there is no scratch database.
+        """
+        if deep and self._scratch is None:
+            raise Misconfigured(
+                MisconfiguredReason.MISSING_PART, "deep verification needs a scratch database, and none is set up"
+            )
+        with self._operation("verify", {"backup.id": backup}) as span:
+            report = verify_backup(
+                backup,
+                catalogue=self._catalogue,
+                clock=self._clock,
+                transient=self._transient,
+                scratch=self._scratch if deep else None,
+                progress=progress,
+                cancelled=cancelled,
+            )
+            span["backup.ok"] = report.ok
+            self._observe_successes()
+            return report
+
+    # --- using ----------------------------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        backup: str,
+        *,
+        dry_run: bool = False,
+        delete_extra: bool = False,
+        collections: Sequence[str] | None = None,
+        to: Database | None = None,
+        on_change: ChangeSink = ignore_changes,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> RestoreReport:
+        """Bring the database to the backup's state by writing only what differs.
+
+        Every file that is needed is checked before the first write. References inside documents are restored as they
+        are, also into another database.
+
+        Args:
+            dry_run: plan only; nothing that could write is even handed over.
+            delete_extra: also delete documents that the backup does not have.
+            collections: collection ids to restore, wherever they occur; everything by default.
+            to: another database than the one backed up.
+            on_change: told of every planned change.
+
+        Raises:
+            Permanent: ``CORRUPT``: a file is damaged in every storage, named, with the next best backup in the hint;
+                nothing was written. ``NOT_FOUND``; ``CANCELLED``.
+        """
+        database = to or self._firestore
+        recipe = Recipe(collections=tuple(collections or ()), delete_extra=delete_extra)
+        attributes: dict[str, str | int | float | bool] = {"backup.id": backup, "restore.dry_run": dry_run}
+        with self._operation("plan" if dry_run else "restore", attributes) as span:
+            chain = load_chain(self._catalogue, backup)
+            target = "" if dry_run else database.address.root
+            with self._catalogue.in_use([member.id for member in chain.members], "restore", target) as hold:
+                chain = self._checked(chain, cancelled)
+
+                def renewing(progressed: object) -> None:
+                    hold.renew()
+                    progress(progressed)  # type: ignore[arg-type]  # a Progress, handed through
+
+                if dry_run:
+                    return plan_restore(
+                        chain,
+                        recipe,
+                        reader=database,
+                        clock=self._clock,
+                        on_change=on_change,
+                        progress=renewing,
+                        cancelled=cancelled,
+                    )
+                self._catalogue.mark_restoring(backup, target, recipe.collections, delete_extra=delete_extra)
+                report = restore_backup(
+                    chain,
+                    recipe,
+                    database=database,
+                    clock=self._clock,
+                    on_change=on_change,
+                    progress=renewing,
+                    cancelled=cancelled,
+                )
+                span["restore.applied"] = report.applied
+                span["restore.conflicts"] = report.conflicts
+                if not report.failed:
+                    self._catalogue.clear_restoring(target, None if not recipe.collections else backup)
+                return report
+
+    def export(
+        self, backup: str, *, collections: Sequence[str] = (), cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[bytes]:
+        """The documents as NDJSON lines, see :func:`agent.backup.export.ndjson`; checked before the first line."""
+        chain = load_chain(self._catalogue, backup)
+        with self._catalogue.in_use([member.id for member in chain.members], "export"):
+            yield from ndjson(self._checked(chain, cancelled), tuple(collections))
+
+    def _checked(self, chain: Chain, cancelled: Callable[[], bool]) -> Chain:
+        """The chain, once every file of it was read and found sound somewhere; reads start from that place."""
+        places: dict[tuple[str, str], str] = {}
+        for member in chain.members:
+            for segment in (*member.segments, *member.deletes):
+                if cancelled():
+                    raise Permanent(PermanentReason.CANCELLED, "cancelled before anything was written")
+                places[member.id, segment.file] = self._sound_place(chain, member, segment)
+
+        def read(manifest: Manifest, segment: Segment) -> bytes:
+            first = places[manifest.id, segment.file]
+            others = [name for name in self._catalogue.storages if name != first]
+            return self._catalogue.read(manifest, segment, [first, *others])
+
+        return Chain(members=chain.members, read=read)
+
+    def _sound_place(self, chain: Chain, member: Manifest, segment: Segment) -> str:
+        problems = []
+        for name in self._catalogue.storages:
+            try:
+                self._catalogue.read(member, segment, [name])
+                return name
+            except RunbookdError as error:
+                problems.append(error.message)
+        raise Permanent(
+            PermanentReason.CORRUPT,
+            f"{chain.newest.id} can't be restored: {'; '.join(problems)}",
+            hint=self._next_best(chain),
+        )
+
+    def _next_best(self, chain: Chain) -> str:
+        broken = {member.id for member in chain.members}
+        entries = {entry.id: entry for entry in self._catalogue.entries()}
+        for entry in entries.values():
+            if entry.id in broken or entry.manifest is None or entry.manifest.only:
+                continue
+            if _is_proven(entry, entries) and not broken & set(_chain_ids(entry, entries)):
+                return f"the next best verified backup is {entry.id}"
+        return "no other verified backup is there; take a new one and try the others with `runbookd backup verify`"
+
+    # --- keeping and removing -------------------------------------------------------------------------------------
+
+    def pin(self, backup: str, reason: str = "") -> None:
+        """Keep a backup until it is unpinned."""
+        self._catalogue.pin(backup, reason)
+
+    def unpin(self, backup: str) -> None:
+        """Leave a backup to retention again."""
+        self._catalogue.unpin(backup)
+
+    def clean(self, *, dry_run: bool = True) -> CleanReport:
+        """Remove what retention gives up, and what interrupted work left behind.
+
+        Raises:
+            Refused: ``LAST_GOOD`` if the verdicts would leave no backup at all; a guard against bugs and odd clocks.
+        """
+        with self._operation("plan" if dry_run else "clean", {}):
+            entries = {entry.id: entry for entry in self._catalogue.entries()}
+            verdicts = decide_retention(
+                [_candidate(entry) for entry in entries.values()],
+                retention=self._retention,
+                now=self._clock.now(),
+            )
+            doomed = [verdict.id for verdict in verdicts if not verdict.keep]
+            if doomed and len(doomed) == len(entries):
+                raise Refused(RefusedReason.LAST_GOOD, "retention would remove every backup; nothing was removed")
+            freed = 0
+            removed = []
+            for backup in doomed:
+                # Asked again, because a restore may have begun since the list was made.
+                entry = self._catalogue.entry(backup)
+                if entry.leases or entry.pinned:
+                    continue
+                freed += sum(sum(copy.files.values()) for copy in entry.copies)
+                removed.append(backup)
+                if not dry_run:
+                    self._catalogue.remove(backup)
+            leftovers = (
+                [f"{storage}:{folder}" for storage, folder in self._catalogue.leftovers()]
+                if dry_run
+                else self._catalogue.remove_leftovers()
+            )
+            return CleanReport(
+                dry_run=dry_run,
+                verdicts=verdicts,
+                removed=tuple(removed),
+                leftovers=tuple(leftovers),
+                freed_bytes=freed,
+            )
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _operation(
+        self, operation: str, attributes: dict[str, str | int | float | bool]
+    ) -> AbstractContextManager[dict[str, str | int | float | bool]]:
+        return _measured(self._telemetry, self._clock, operation, attributes)
+
+
+@contextmanager
+def _measured(
+    telemetry: Telemetry, clock: Clock, operation: str, attributes: dict[str, str | int | float | bool]
+) -> Iterator[dict[str, str | int | float | bool]]:
+    """A span and a duration around an operation; what is put into the yielded dict ends up on the span."""
+    began = clock.monotonic()
+    outcome = "failed"
+    try:
+        with telemetry.span(f"backup.{operation}", attributes) as span:
+            found: dict[str, str | int | float | bool] = {}
+            yield found
+            for name, value in found.items():
+                span.set_attribute(name, value)
+        outcome = "ok"
+    finally:
+        telemetry.record(OPERATION_DURATION, clock.monotonic() - began, {"operation": operation, "outcome": outcome})
+
+
+def _chain_ids(entry: Entry, entries: Mapping[str, Entry]) -> list[str]:
+    """The entry's id and those it builds on, as far as they are there; a missing one is in it, too."""
+    ids = [entry.id]
+    while (known := entries.get(ids[-1])) is not None and known.manifest is not None and known.manifest.parent:
+        if known.manifest.parent in ids:
+            break
+        ids.append(known.manifest.parent)
+    return ids
+
+
+def _is_proven(entry: Entry, entries: Mapping[str, Entry]) -> bool:
+    """Whether the entry and everything it builds on are there and verified."""
+    return all(backup in entries and entries[backup].verified for backup in _chain_ids(entry, entries))
+
+
+def _summary(entry: Entry, entries: Mapping[str, Entry]) -> BackupSummary:
+    manifest = entry.manifest
+    verifications = [copy.verification for copy in entry.copies if copy.verification is not None]
+    problems = [copy.problem for copy in entry.copies if copy.problem]
+    for copy in entry.copies:
+        if copy.verification is not None:
+            problems += [f"{copy.storage}: {problem}" for problem in copy.verification.problems]
+    return BackupSummary(
+        id=entry.id,
+        type=manifest.type if manifest else BackupType(entry.id.split("-")[1]),
+        read_time=manifest.read_time if manifest else None,
+        documents=manifest.documents if manifest else 0,
+        raw_bytes=manifest.raw_bytes if manifest else 0,
+        stored_bytes=manifest.stored_bytes if manifest else 0,
+        parent=manifest.parent if manifest else "",
+        storages=tuple(copy.storage for copy in entry.copies),
+        verified=_is_proven(entry, entries),
+        verified_at=max((verification.at for verification in verifications), default=None),
+        proven=any(verification.ok and verification.deep for verification in verifications),
+        pinned=entry.pinned,
+        in_use=bool(entry.leases),
+        problem="; ".join(problems),
+    )
+
+
+def _candidate(entry: Entry) -> Candidate:
+    manifest = entry.manifest
+    if manifest is None:
+        stamp = "-".join(entry.id.split("-")[2:4])
+        return Candidate(
+            id=entry.id,
+            type=BackupType(entry.id.split("-")[1]),
+            read_time=datetime.strptime(stamp + "+0000", "%Y%m%d-%H%M%S%z"),
+            pinned=entry.pinned,
+            in_use=bool(entry.leases),
+            damaged=True,
+        )
+    return Candidate(
+        id=entry.id,
+        type=manifest.type,
+        read_time=manifest.read_time,
+        parent=manifest.parent,
+        verified=entry.verified,
+        pinned=entry.pinned,
+        in_use=bool(entry.leases),
+        limited=bool(manifest.only),
+    )

@@ -1,0 +1,459 @@
+"""Which backups there are, in which storages, and what is known of each copy.
+
+A backup is a folder named after its id in each of its storages. It exists where its manifest does. Beside the
+manifest live small sealed records: ``verified.json`` (the result of the newest verification of this copy),
+``pinned.json``, and leases. Everything else in this room asks here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from agent.backup.leases import LEASE_PREFIX, Lease, is_living, new_lease, read_lease
+from agent.backup.manifest import (
+    MANIFEST,
+    BackupType,
+    Manifest,
+    backup_id,
+    is_backup_id,
+    read_manifest,
+    seal,
+    unseal,
+)
+from agent.backup.segments import Segment, checked_segment
+from agent.clock import Clock, rfc3339
+from agent.faults import Permanent, PermanentReason, RunbookdError, Transient, TransientReason
+from agent.storage import Storage, StoredObject
+
+VERIFIED = "verified.json"
+PINNED = "pinned.json"
+_RESTORING = "restoring-"
+_RENEW_AFTER = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The result of the newest verification of one copy.
+
+    Args:
+        at: when it ended.
+        problems: what was wrong; empty if nothing.
+        deep: whether it was restored into a scratch database and compared.
+        manifest_sha256: the manifest it was true of.
+        fingerprint: of the documents as restored, comparable with :func:`agent.firestore.fingerprint` of a live
+            database; empty if there were problems.
+    """
+
+    at: datetime
+    problems: tuple[str, ...]
+    deep: bool
+    manifest_sha256: str
+    fingerprint: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_bytes(self) -> bytes:
+        return seal(
+            {
+                "at": rfc3339(self.at),
+                "problems": list(self.problems),
+                "deep": self.deep,
+                "manifest_sha256": self.manifest_sha256,
+                "fingerprint": self.fingerprint,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """One backup in one storage.
+
+    Args:
+        storage: the storage's name.
+        files: names within the backup and their sizes.
+        manifest: its manifest, or ``None`` where that is damaged.
+        verification: its newest verification, or ``None`` if there is none that can be relied on.
+        problem: what is wrong with the manifest, or empty.
+    """
+
+    storage: str
+    files: dict[str, int]
+    manifest: Manifest | None
+    verification: Verification | None
+    problem: str = ""
+
+    @property
+    def verified(self) -> bool:
+        """Whether its newest verification found nothing wrong."""
+        return self.verification is not None and self.verification.ok
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One backup: its manifest, its copies, who uses it."""
+
+    id: str
+    manifest: Manifest | None
+    copies: tuple[Copy, ...]
+    pinned: bool
+    leases: tuple[Lease, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Whether at least one copy is verified."""
+        return any(copy.verified for copy in self.copies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupted:
+    """A restore that wrote to a database and did not finish: that database is neither the old nor the new one.
+
+    Args:
+        backup: what was being restored.
+        target: ``projects/p/databases/d``.
+        since: when it was begun.
+        collections, delete_extra: how; the same restore run again completes it.
+    """
+
+    backup: str
+    target: str
+    since: datetime
+    collections: tuple[str, ...]
+    delete_extra: bool
+
+
+class Catalogue:
+    """The backups in a set of storages.
+
+    Args:
+        storages: in the order in which they are read: nearest first.
+    """
+
+    def __init__(self, *, storages: Sequence[Storage], clock: Clock) -> None:
+        self.storages = {storage.name: storage for storage in storages}
+        self._clock = clock
+        self._manifests: dict[tuple[str, StoredObject], Manifest] = {}
+
+    def entries(self) -> list[Entry]:
+        """Every backup, newest first."""
+        found: dict[str, dict[str, dict[str, StoredObject]]] = {}
+        for storage in self.storages.values():
+            for folder, files in _folders(storage).items():
+                if MANIFEST in files:
+                    found.setdefault(folder, {})[storage.name] = files
+        entries = [self._entry(folder, held) for folder, held in found.items()]
+        return sorted(entries, key=_age, reverse=True)
+
+    def entry(self, backup: str) -> Entry:
+        """One backup.
+
+        Raises:
+            Permanent: ``NOT_FOUND``.
+        """
+        held = {}
+        if is_backup_id(backup):
+            for storage in self.storages.values():
+                files = _folders(storage, backup + "/").get(backup, {})
+                if MANIFEST in files:
+                    held[storage.name] = files
+        if not held:
+            raise Permanent(
+                PermanentReason.NOT_FOUND,
+                f"there is no backup {backup}",
+                hint="`runbookd backup list` shows those there are",
+            )
+        return self._entry(backup, held)
+
+    def manifest(self, backup: str) -> Manifest:
+        """The manifest of a backup, from the first storage that has a sound one.
+
+        Raises:
+            Permanent: ``NOT_FOUND``; ``CORRUPT`` if it is damaged wherever it is.
+        """
+        entry = self.entry(backup)
+        if entry.manifest is None:
+            raise Permanent(PermanentReason.CORRUPT, "; ".join(copy.problem for copy in entry.copies))
+        return entry.manifest
+
+    def read(self, manifest: Manifest, segment: Segment, storages: Iterable[str] = ()) -> bytes:
+        """The stored bytes of a file of a backup, from the first storage where it is sound.
+
+        Args:
+            storages: where to look, in order; everywhere by default.
+
+        Raises:
+            Permanent: ``CORRUPT`` or ``NOT_FOUND``, naming every storage and file tried.
+        """
+        problems: list[str] = []
+        key = f"{manifest.id}/{segment.file}"
+        for name in storages or self.storages:
+            try:
+                return checked_segment(replace(segment, file=key), self.storages[name].get(key))
+            except RunbookdError as error:
+                problems.append(f"{name}: {error}")
+        raise Permanent(PermanentReason.CORRUPT, "; ".join(problems))
+
+    def record(self, backup: str, storage: str, verification: Verification) -> None:
+        """Keep the result of a verification beside the copy it is about."""
+        self.storages[storage].replace(f"{backup}/{VERIFIED}", verification.to_bytes())
+
+    def pin(self, backup: str, reason: str) -> None:
+        """Keep a backup until it is unpinned."""
+        for copy in self.entry(backup).copies:
+            body = {"reason": reason, "since": rfc3339(self._clock.now())}
+            self.storages[copy.storage].replace(f"{backup}/{PINNED}", seal(body))
+
+    def unpin(self, backup: str) -> None:
+        """Let retention have it again."""
+        for copy in self.entry(backup).copies:
+            self.storages[copy.storage].delete(f"{backup}/{PINNED}")
+
+    # --- making and removing --------------------------------------------------------------------------------------
+
+    def claim(self, kind: BackupType, moment: datetime, storages: Sequence[str]) -> tuple[str, Lease]:
+        """Reserve an id for a backup that is about to be made.
+
+        Its lease is in each of ``storages`` that can be written; what of it is there without a manifest, once the
+        lease is dead, is a leftover.
+        """
+        lease = new_lease("create", self._clock.now())
+        for serial in range(1, 1000):
+            backup = backup_id(kind, moment, serial)
+            if any(storage.list(backup + "/") for storage in self.storages.values()):
+                continue
+            if self._claimed(f"{backup}/{LEASE_PREFIX}create.json", lease, storages):
+                return backup, lease
+        raise Transient(TransientReason.BUSY, "a thousand backups were begun in one second")
+
+    def _claimed(self, key: str, lease: Lease, storages: Sequence[str]) -> bool:
+        """Whether the lease could be put where all creators put theirs: of two that want one id, one gets it."""
+        failures: list[RunbookdError] = []
+        for name in storages:
+            try:
+                self.storages[name].put(key, [lease.to_bytes()])
+            except RunbookdError as error:
+                if error.reason is PermanentReason.CONFLICT:
+                    return False
+                failures.append(error)  # this storage is down; if others work, publishing to it will say so
+        if len(failures) == len(storages):
+            raise failures[0]
+        return True
+
+    def release_claim(self, backup: str, storages: Sequence[str]) -> None:
+        """The backup is published, or given up and removed."""
+        for name in storages:
+            with suppress(RunbookdError):
+                self.storages[name].delete(f"{backup}/{LEASE_PREFIX}create.json")
+
+    @contextmanager
+    def in_use(self, backups: Sequence[str], purpose: str, target: str = "") -> Iterator[_Hold]:
+        """Hold a lease on each of ``backups`` inside the block; retention leaves them alone."""
+        hold = _Hold(self, backups, new_lease(purpose, self._clock.now(), target), self._clock)
+        hold.write()
+        try:
+            yield hold
+        finally:
+            hold.release()
+
+    def mark_restoring(self, backup: str, target: str, collections: tuple[str, ...], *, delete_extra: bool) -> None:
+        """Note, before the first write, that ``target`` is being changed; in every storage that takes it."""
+        body = {
+            "target": target,
+            "since": rfc3339(self._clock.now()),
+            "collections": list(collections),
+            "delete_extra": delete_extra,
+        }
+        for copy in self.entry(backup).copies:
+            with suppress(RunbookdError):
+                self.storages[copy.storage].replace(f"{backup}/{_restoring(target)}", seal(body))
+
+    def clear_restoring(self, target: str, backup: str | None) -> None:
+        """A restore finished; with ``backup`` ``None`` it was of everything, and settles every earlier one."""
+        file = _restoring(target)
+        for storage in self.storages.values():
+            with suppress(RunbookdError):
+                folders = [backup] if backup else [name for name, files in _folders(storage).items() if file in files]
+                for folder in folders:
+                    storage.delete(f"{folder}/{file}")
+
+    def interrupted(self) -> tuple[Interrupted, ...]:
+        """Restores that were begun, did not finish, and that nobody is working on."""
+        found: dict[tuple[str, str], Interrupted] = {}
+        for entry in self.entries():
+            working = {lease.target for lease in entry.leases}
+            for copy in entry.copies:
+                for file in copy.files:
+                    if not file.startswith(_RESTORING):
+                        continue
+                    with suppress(Permanent):
+                        body = unseal(b"".join(self.storages[copy.storage].get(f"{entry.id}/{file}")), file)
+                        if body["target"] not in working:
+                            found[entry.id, body["target"]] = Interrupted(
+                                backup=entry.id,
+                                target=body["target"],
+                                since=datetime.fromisoformat(body["since"]),
+                                collections=tuple(body["collections"]),
+                                delete_extra=body["delete_extra"],
+                            )
+        return tuple(found.values())
+
+    def remove(self, backup: str) -> None:
+        """Delete a backup everywhere: its manifest first, so that no half of it is ever listed."""
+        for storage in self.storages.values():
+            remove_folder(storage, backup)
+
+    def leftovers(self) -> list[tuple[str, str]]:
+        """Storage and folder of everything without a manifest that nobody is making any more."""
+        found = []
+        for storage in self.storages.values():
+            for folder, files in _folders(storage).items():
+                if MANIFEST not in files and not self._living(storage, folder, files):
+                    found.append((storage.name, folder))
+        return found
+
+    def remove_leftovers(self) -> list[str]:
+        """Delete what killed creates, killed removals and killed writes left; what was deleted, for the report."""
+        removed = []
+        for name, folder in self.leftovers():
+            remove_folder(self.storages[name], folder)
+            removed.append(f"{name}:{folder}")
+        for storage in self.storages.values():
+            removed += [f"{storage.name}:partial file"] * storage.sweep()
+        return removed
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def _entry(self, backup: str, held: dict[str, dict[str, StoredObject]]) -> Entry:
+        copies = []
+        leases: dict[str, Lease] = {}
+        for name, files in held.items():
+            storage = self.storages[name]
+            problem, manifest = "", None
+            try:
+                manifest = self._read_manifest(storage, files[MANIFEST])
+            except Permanent as error:
+                problem = f"{name}: {error}"
+            copies.append(
+                Copy(
+                    storage=name,
+                    files={file: stored.size_bytes for file, stored in files.items()},
+                    manifest=manifest,
+                    verification=_verification(storage, backup, files, manifest),
+                    problem=problem,
+                )
+            )
+            leases |= {lease.token: lease for lease in self._living(storage, backup, files)}
+        return Entry(
+            id=backup,
+            manifest=next((copy.manifest for copy in copies if copy.manifest), None),
+            copies=tuple(copies),
+            pinned=any(PINNED in files for files in held.values()),
+            leases=tuple(leases.values()),
+        )
+
+    def _read_manifest(self, storage: Storage, stored: StoredObject) -> Manifest:
+        known = self._manifests.get((storage.name, stored))
+        if known is None:
+            data = b"".join(storage.get(stored.key))
+            known = read_manifest(data, stored.key)
+            if known.id != stored.key.partition("/")[0]:
+                raise Permanent(PermanentReason.CORRUPT, f"{stored.key} is the manifest of {known.id}")
+            self._manifests[storage.name, stored] = known
+        return known
+
+    def _living(self, storage: Storage, backup: str, files: Iterable[str]) -> list[Lease]:
+        living = []
+        for file in files:
+            if file.startswith(LEASE_PREFIX):
+                # A lease that can't be read (released this moment, or damaged) protects nothing.
+                with suppress(Permanent):
+                    lease = read_lease(b"".join(storage.get(f"{backup}/{file}")), file)
+                    if is_living(lease, self._clock.now()):
+                        living.append(lease)
+        return living
+
+
+class _Hold:
+    """Leases that are held; renewed as the work goes on."""
+
+    def __init__(self, catalogue: Catalogue, backups: Sequence[str], lease: Lease, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._backups = backups
+        self._lease = lease
+        self._clock = clock
+
+    def write(self) -> None:
+        for backup in self._backups:
+            for copy in self._catalogue.entry(backup).copies:
+                # A storage that can be read and not written still serves a restore; it can't be cleaned either.
+                with suppress(RunbookdError):
+                    self._catalogue.storages[copy.storage].replace(
+                        f"{backup}/{self._lease.file}", self._lease.to_bytes()
+                    )
+
+    def renew(self) -> None:
+        """To be called now and then by long work; cheap."""
+        now = self._clock.now()
+        if now - self._lease.since > _RENEW_AFTER:
+            length = self._lease.expires_at - self._lease.since
+            self._lease = replace(self._lease, since=now, expires_at=now + length)
+            self.write()
+
+    def release(self) -> None:
+        for backup in self._backups:
+            for storage in self._catalogue.storages.values():
+                with suppress(RunbookdError):
+                    storage.delete(f"{backup}/{self._lease.file}")
+
+
+def remove_folder(storage: Storage, folder: str) -> None:
+    """Delete what is in ``folder``: the manifest first, the creator's lease last."""
+
+    def order(stored: StoredObject) -> tuple[bool, bool]:
+        return not stored.key.endswith(f"/{MANIFEST}"), f"/{LEASE_PREFIX}" in stored.key
+
+    for stored in sorted(storage.list(folder + "/"), key=order):
+        storage.delete(stored.key)
+
+
+def _folders(storage: Storage, prefix: str = "backup-") -> dict[str, dict[str, StoredObject]]:
+    """Objects by backup id and by name within it."""
+    found: dict[str, dict[str, StoredObject]] = {}
+    for stored in storage.list(prefix):
+        folder, _, file = stored.key.partition("/")
+        if file and is_backup_id(folder):
+            found.setdefault(folder, {})[file] = stored
+    return found
+
+
+def _verification(
+    storage: Storage, backup: str, files: Iterable[str], manifest: Manifest | None
+) -> Verification | None:
+    if manifest is None or VERIFIED not in files:
+        return None
+    try:
+        body = unseal(b"".join(storage.get(f"{backup}/{VERIFIED}")), VERIFIED)
+        verification = Verification(
+            at=datetime.fromisoformat(body["at"]),
+            problems=tuple(body["problems"]),
+            deep=body["deep"],
+            manifest_sha256=body["manifest_sha256"],
+            fingerprint=body["fingerprint"],
+        )
+    except (Permanent, KeyError, TypeError, ValueError):
+        return None
+    return verification if verification.manifest_sha256 == manifest.sha256 else None
+
+
+def _restoring(target: str) -> str:
+    return f"{_RESTORING}{hashlib.sha256(target.encode()).hexdigest()[:16]}.json"
+
+
+def _age(entry: Entry) -> tuple[datetime, str]:
+    return (entry.manifest.read_time if entry.manifest else datetime.min.replace(tzinfo=UTC), entry.id)

@@ -1,0 +1,365 @@
+"""Taking a backup: one read_time, many ranges at once, bytes as they came, the manifest last.
+
+A full backup never looks at a field; an incremental one compares names and update times with its parent's index and
+fetches only what changed. Whatever goes wrong, including ``kill -9``, leaves either a whole backup or none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from agent.backup.catalogue import Catalogue, remove_folder
+from agent.backup.chain import Chain
+from agent.backup.joining import merge_join
+from agent.backup.manifest import MANIFEST, BackupType, Manifest, Tally, read_manifest
+from agent.backup.ports import Reader
+from agent.backup.segments import Compression, Segment, SegmentWriter, SetDigest
+from agent.clock import Clock
+from agent.faults import Permanent, PermanentReason, RunbookdError
+from agent.firestore import CollectionGroup, RawDocument, Scope
+from agent.firestore.protos import Document
+from agent.telemetry import Progress, ProgressSink
+
+# Firestore keeps versions for an hour; five minutes of it are for publishing and for clocks that differ.
+TIME_LIMIT_SECONDS = 55 * 60.0
+_FETCH = 200
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to make.
+
+    Args:
+        type: the type of the backup that will result.
+        requested: the type that was asked for, where that is another one.
+        storages: names of the storages to hold it, the first to be written first.
+        only: collection ids to limit it to; empty for the whole database.
+        base: the chain that an incremental builds on.
+        compression: how segments are stored.
+        parallel: how many ranges are read at once.
+        expected: documents to expect, for progress.
+        tool: what makes it, e.g. ``runbookd 0.1.0``.
+    """
+
+    type: BackupType
+    storages: tuple[str, ...]
+    requested: BackupType | None = None
+    only: tuple[str, ...] = ()
+    base: Chain | None = None
+    compression: Compression = Compression.ZSTD
+    parallel: int = 4
+    expected: int | None = None
+    tool: str = "runbookd"
+
+
+def create_backup(
+    order: Order,
+    *,
+    reader: Reader,
+    catalogue: Catalogue,
+    clock: Clock,
+    progress: ProgressSink,
+    cancelled: Callable[[], bool],
+) -> Manifest:
+    """Make the backup and publish it in each of its storages.
+
+    Raises:
+        Permanent: ``READ_TIME_EXPIRED`` before 55 minutes are over; ``CANCELLED``; ``DISK_FULL``.
+        RunbookdError: as the database or the last working storage raised it. If only some storages failed, the
+            backup is published in the others, and the error says so.
+    """
+    started = clock.now()
+    read_time = reader.server_time()
+    watch = _Watch(order, clock=clock, progress=progress, cancelled=cancelled)
+    backup, _ = catalogue.claim(order.type, read_time, order.storages)
+    copies = _Copies(backup, catalogue, order.storages)
+    try:
+        parts = _read_all(order, reader, read_time, copies, watch)
+        manifest = _manifest(order, parts, backup, reader.address.root, read_time, started, clock.now())
+        manifest = copies.publish_manifest(manifest)
+    except BaseException:
+        copies.withdraw()
+        raise
+    catalogue.release_claim(backup, order.storages)
+    copies.raise_failures()
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What one range contributed."""
+
+    segments: tuple[Segment, ...]
+    index: tuple[Segment, ...]
+    deletes: tuple[Segment, ...]
+    tallies: Mapping[str, Tally]
+    digest: SetDigest
+    total_documents: int
+
+
+def _read_all(order: Order, reader: Reader, read_time: datetime, copies: _Copies, watch: _Watch) -> list[_Part]:
+    scopes: Sequence[Scope] = (
+        [CollectionGroup(id=collection) for collection in order.only]
+        if order.only
+        else reader.ranges(order.parallel * 4, read_time)
+    )
+
+    def read(number: int, scope: Scope) -> _Part:
+        recorder = _Recorder(number, order, copies, reader.address.documents)
+        try:
+            if order.base is None:
+                _read_full(reader, scope, read_time, recorder, watch)
+            else:
+                _read_changes(reader, scope, read_time, order.base, recorder, watch)
+            return recorder.close()
+        except BaseException:
+            watch.stop()  # the other ranges need not be read to their end
+            raise
+
+    with ThreadPoolExecutor(max_workers=order.parallel, thread_name_prefix="backup") as pool:
+        futures = [pool.submit(read, number, scope) for number, scope in enumerate(scopes)]
+        try:
+            failures = [error for future in futures if (error := future.exception()) is not None]
+        except BaseException:  # Ctrl-C while waiting
+            watch.stop()
+            raise
+    for error in failures:
+        if not isinstance(error, _Stopped):
+            raise error
+    return [future.result() for future in futures]
+
+
+def _read_full(reader: Reader, scope: Scope, read_time: datetime, recorder: _Recorder, watch: _Watch) -> None:
+    for page in reader.pages(scope, read_time):
+        for document in page:
+            recorder.add(document)
+        watch.advance(len(page), recorder.collection)
+
+
+def _read_changes(
+    reader: Reader, scope: Scope, read_time: datetime, base: Chain, recorder: _Recorder, watch: _Watch
+) -> None:
+    """Compare the live names with those the parent knows, both in ``__name__`` order."""
+    changed: list[str] = []
+
+    def fetch() -> None:
+        found = reader.get(changed, read_time)
+        for name in changed:
+            document = found[name]
+            if document is None:
+                raise Permanent(PermanentReason.INTERNAL, f"{name} is in the scan at {read_time} and can't be read")
+            recorder.add(document)
+        changed.clear()
+
+    seen = 0
+    pairs = merge_join(
+        reader.keys(scope, read_time),
+        base.remembered(scope),
+        lambda key: reader.address.relative(key.name),
+        lambda remembered: remembered.path,
+    )
+    for live, known in pairs:
+        if live is not None:
+            recorder.total_documents += 1
+            seen += 1
+            if known is None or live.update_time != known.update_time:
+                changed.append(live.name)
+                if len(changed) >= _FETCH:
+                    fetch()
+            if seen % 1000 == 0:
+                watch.advance(1000, recorder.collection)
+        elif known is not None:
+            recorder.delete(known.path)
+    if changed:
+        fetch()
+    watch.advance(seen % 1000, recorder.collection)
+
+
+class _Recorder:
+    """Writes the documents, index and deletes of one range."""
+
+    def __init__(self, number: int, order: Order, copies: _Copies, root: str) -> None:
+        def writer(kind: str) -> SegmentWriter:
+            stem = f"{kind}-{number:03d}"
+            return SegmentWriter(stem=stem, publish=copies.publish, compression=order.compression)
+
+        self._documents = writer("documents")
+        self._index = writer("index")
+        self._deletes = writer("deletes")
+        self._digest = SetDigest()
+        self._tallies: dict[str, list[int]] = {}
+        self._incremental = order.base is not None
+        self._root = root
+        self.total_documents = 0
+        self.collection = ""
+
+    def add(self, document: RawDocument) -> None:
+        path = document.name.split("/", 5)[5]  # projects/P/databases/D/documents/<path>
+        collection = path.rsplit("/", 2)[-2]
+        raw = document.raw
+        self._documents.add(raw, path, collection)
+        self._index.add(_remembered(document), path, collection)
+        self._digest.add(raw)
+        tally = self._tallies.get(collection)
+        if tally is None:
+            tally = self._tallies[collection] = [0, 0]
+        tally[0] += 1
+        tally[1] += len(raw)
+        self.collection = collection
+
+    def delete(self, path: str) -> None:
+        document = Document()
+        document.name = f"{self._root}/{path}"
+        self._deletes.add(document.SerializeToString(), path, path.rsplit("/", 2)[-2])
+
+    def close(self) -> _Part:
+        tallies = {name: Tally(documents=count, bytes=size) for name, (count, size) in self._tallies.items()}
+        return _Part(
+            segments=self._documents.close(),
+            index=self._index.close(),
+            deletes=self._deletes.close(),
+            tallies=tallies,
+            digest=self._digest,
+            total_documents=self.total_documents
+            if self._incremental
+            else sum(tally.documents for tally in tallies.values()),
+        )
+
+
+def _remembered(document: RawDocument) -> bytes:
+    """The document's name and update time alone: what the next incremental compares with."""
+    key = Document()
+    key.name = document.name
+    moment = key.update_time
+    moment.seconds, moment.nanos = divmod(document.update_time, _NS)
+    data: bytes = key.SerializeToString()
+    return data
+
+
+class _Stopped(Exception):
+    """Another range failed; this one was given up."""
+
+
+class _Watch:
+    """Counts progress, and says when to give up. Shared by the threads that read."""
+
+    def __init__(self, order: Order, *, clock: Clock, progress: ProgressSink, cancelled: Callable[[], bool]) -> None:
+        self._expected = order.expected
+        self._monotonic = clock.monotonic
+        self._until = clock.monotonic() + TIME_LIMIT_SECONDS
+        self._progress = progress
+        self._cancelled = cancelled
+        self._done = 0
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def advance(self, documents: int, stage: str) -> None:
+        if self._stopped:
+            raise _Stopped
+        if self._monotonic() >= self._until:
+            raise Permanent(
+                PermanentReason.READ_TIME_EXPIRED,
+                "the backup was given up after 55 minutes: Firestore keeps old versions for an hour only",
+                hint="raise backup.parallel, run it nearer to the database, or use Firestore's managed export",
+            )
+        if self._cancelled():
+            raise Permanent(PermanentReason.CANCELLED, "the backup was cancelled; nothing of it is kept")
+        with self._lock:
+            self._done += documents
+            total = max(self._expected, self._done) if self._expected is not None else None
+            self._progress(Progress(operation="backup", stage=stage, done=self._done, total=total))
+
+
+class _Copies:
+    """Publishes a backup's files in several storages; goes on while one of them works."""
+
+    def __init__(self, backup: str, catalogue: Catalogue, storages: Sequence[str]) -> None:
+        self._backup = backup
+        self._storages = [catalogue.storages[name] for name in storages]
+        self._catalogue = catalogue
+        self._failures: dict[str, RunbookdError] = {}
+
+    def publish(self, file: str, chunks: list[bytes]) -> None:
+        for storage in self._storages:
+            if storage.name in self._failures:
+                continue
+            try:
+                storage.put(f"{self._backup}/{file}", chunks)
+            except RunbookdError as error:
+                self._failures[storage.name] = error
+        if len(self._failures) == len(self._storages):
+            raise next(iter(self._failures.values()))
+
+    def publish_manifest(self, manifest: Manifest) -> Manifest:
+        data = manifest.to_bytes()
+        self.publish(MANIFEST, [data])
+        return read_manifest(data)  # as everybody else will see it, its seal included
+
+    def withdraw(self) -> None:
+        """Remove what was published; best effort, because what stays is recognised as a leftover later."""
+        for storage in self._storages:
+            try:
+                remove_folder(storage, self._backup)
+            except RunbookdError:
+                continue
+
+    def raise_failures(self) -> None:
+        if not self._failures:
+            return
+        name, error = next(iter(self._failures.items()))
+        kept = ", ".join(storage.name for storage in self._storages if storage.name not in self._failures)
+        raise type(error)(
+            error.reason,
+            f"{self._backup} is complete in {kept}, but its copy to {name} failed: {error.message}",
+            hint=error.hint,
+        ) from error
+
+
+def _manifest(
+    order: Order,
+    parts: Sequence[_Part],
+    backup: str,
+    database: str,
+    read_time: datetime,
+    started: datetime,
+    finished: datetime,
+) -> Manifest:
+    digest = SetDigest()
+    collections: dict[str, Tally] = {}
+    for part in parts:
+        digest.merge(part.digest)
+        for name, tally in part.tallies.items():
+            known = collections.get(name, Tally(documents=0, bytes=0))
+            collections[name] = Tally(documents=known.documents + tally.documents, bytes=known.bytes + tally.bytes)
+    manifest = Manifest(
+        id=backup,
+        type=order.type,
+        requested=order.requested,
+        database=database,
+        read_time=read_time,
+        started_at=started,
+        finished_at=finished,
+        documents=sum(tally.documents for tally in collections.values()),
+        raw_bytes=sum(tally.bytes for tally in collections.values()),
+        stored_bytes=0,
+        digest=digest.hex(),
+        collections=dict(sorted(collections.items())),
+        segments=tuple(segment for part in parts for segment in part.segments),
+        index=tuple(segment for part in parts for segment in part.index),
+        deletes=tuple(segment for part in parts for segment in part.deletes),
+        total_documents=sum(part.total_documents for part in parts),
+        only=order.only,
+        parent=order.base.newest.id if order.base else "",
+        parent_sha256=order.base.newest.sha256 if order.base else "",
+        compression=order.compression,
+        tool=order.tool,
+    )
+    return replace(manifest, stored_bytes=sum(segment.stored_bytes for segment in manifest.files))

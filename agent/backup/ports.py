@@ -1,0 +1,46 @@
+"""What this room needs of a Firestore database, split by what may be done with it.
+
+:class:`agent.firestore.Firestore` is all of it. A plan, a dry run and a verification are handed a :class:`Reader`
+and nothing more, so that they can't write, whatever their code says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from agent.firestore import DatabaseAddress, DocumentKey, PlannedWrite, RawDocument, Scope, WriteRun
+
+
+class Reader(Protocol):
+    """A database that can be read at a pinned instant."""
+
+    @property
+    def address(self) -> DatabaseAddress:
+        """Which database."""
+
+    def server_time(self) -> datetime:
+        """The server's present, usable as ``read_time``."""
+
+    def ranges(self, parts: int, read_time: datetime) -> list[Scope]:
+        """Disjoint scopes, in ``__name__`` order, that together hold every document; about ``parts`` of them."""
+
+    def pages(self, scope: Scope, read_time: datetime | None = None) -> Iterator[list[RawDocument]]:
+        """Documents in ``__name__`` order, in the portions in which they arrive."""
+
+    def documents(self, scope: Scope, read_time: datetime | None = None) -> Iterator[RawDocument]:
+        """Documents in ``__name__`` order."""
+
+    def keys(self, scope: Scope, read_time: datetime | None = None) -> Iterator[DocumentKey]:
+        """Names and update times in ``__name__`` order."""
+
+    def get(self, names: Sequence[str], read_time: datetime | None = None) -> dict[str, RawDocument | None]:
+        """Documents by full name; ``None`` for those that don't exist."""
+
+
+class Database(Reader, Protocol):
+    """A database that can also be written."""
+
+    def write(self, writes: Iterable[PlannedWrite], *, origin: str) -> WriteRun:
+        """Write everything, giving each write exactly one outcome."""

@@ -1,0 +1,272 @@
+"""Segments: files of whole documents exactly as they came over the wire.
+
+Decompressed, a segment is ``(0x0A, varint length, Document)*``, which is the protobuf encoding of a message whose
+field 1 is ``repeated google.firestore.v1.Document`` (``ListDocumentsResponse`` is one): any protobuf library reads
+it. Compressed, it is a sequence of zstd frames, one a block of about 1 MiB, so that ``zstd -dc`` reads it too.
+
+``create`` writes them, ``verify``, ``restore`` and ``export`` read them. Nothing here looks inside a field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import zstandard
+
+from agent.faults import Permanent, PermanentReason
+
+BLOCK_BYTES = 1 << 20
+# Stored bytes at which a segment is closed. A segment is held in memory until it is published, one for each range
+# read in parallel, so this and not the size of the database bounds a backup's memory.
+SEGMENT_BYTES = 16 << 20
+
+_TAG = b"\x0a"  # field 1, length-delimited
+_LEVEL = 3
+_DIGEST_MODULUS = 1 << 256
+
+Publish = Callable[[str, list[bytes]], None]
+"""Makes a file of a backup durable: its name within the backup, its bytes in chunks."""
+
+
+class Compression(StrEnum):
+    """How the blocks of a segment are stored."""
+
+    ZSTD = "zstd"
+    NONE = "none"
+
+    @property
+    def suffix(self) -> str:
+        return ".pb.zst" if self is Compression.ZSTD else ".pb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """What the manifest says of one segment.
+
+    Args:
+        file: name within the backup.
+        first: relative name (``users/u1``) of its first document; documents are in ``__name__`` order.
+        last: relative name of its last document.
+        documents: how many documents.
+        raw_bytes: their size before compression, framing included.
+        stored_bytes: the file's size.
+        sha256: hex digest of the file.
+        collections: ids of the collections that occur in it, sorted.
+    """
+
+    file: str
+    first: str
+    last: str
+    documents: int
+    raw_bytes: int
+    stored_bytes: int
+    sha256: str
+    collections: tuple[str, ...]
+
+
+class SetDigest:
+    """Order-independent checksum of a set of documents: the sum of their SHA-256 modulo 2**256."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, document: bytes) -> None:
+        self._sum += int.from_bytes(hashlib.sha256(document).digest())
+
+    def merge(self, other: SetDigest) -> None:
+        self._sum += other._sum
+
+    def hex(self) -> str:
+        return f"{self._sum % _DIGEST_MODULUS:064x}"
+
+
+class SegmentWriter:
+    """Writes documents in ``__name__`` order into segments, rotating by size. Not for several threads.
+
+    Args:
+        stem: start of the files' names, e.g. ``documents-03``.
+        publish: makes a closed segment durable; called from :meth:`add` and :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        stem: str,
+        publish: Publish,
+        compression: Compression = Compression.ZSTD,
+        segment_bytes: int = SEGMENT_BYTES,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self._stem = stem
+        self._publish = publish
+        self._compression = compression
+        self._segment_bytes = segment_bytes
+        self._block_bytes = block_bytes
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        self._segments: list[Segment] = []
+        self._open = _OpenSegment()
+
+    def add(self, document: bytes, name: str, collection: str) -> None:
+        """Append one document.
+
+        Args:
+            document: the Document message's bytes.
+            name: its relative name; greater than the one before.
+            collection: id of the collection it is in.
+        """
+        header = _header(len(document))
+        segment = self._open
+        segment.block += (header, document)
+        segment.block_bytes += len(header) + len(document)
+        if not segment.documents:
+            segment.first = name
+        segment.last = name
+        segment.documents += 1
+        segment.collections.add(collection)
+        if segment.block_bytes >= self._block_bytes:
+            self._close_block()
+            if segment.stored_bytes >= self._segment_bytes:
+                self._close_segment()
+
+    def close(self) -> tuple[Segment, ...]:
+        """Publish what is pending and return all segments, in order."""
+        self._close_block()
+        self._close_segment()
+        return tuple(self._segments)
+
+    def _close_block(self) -> None:
+        segment = self._open
+        if not segment.block:
+            return
+        block = b"".join(segment.block)
+        segment.raw_bytes += len(block)
+        if self._compression is Compression.ZSTD:
+            block = self._compressor.compress(block)
+        segment.sha256.update(block)
+        segment.stored.append(block)
+        segment.stored_bytes += len(block)
+        segment.block = []
+        segment.block_bytes = 0
+
+    def _close_segment(self) -> None:
+        segment = self._open
+        if not segment.documents:
+            return
+        file = f"{self._stem}-{len(self._segments):04d}{self._compression.suffix}"
+        self._publish(file, segment.stored)
+        self._segments.append(
+            Segment(
+                file=file,
+                first=segment.first,
+                last=segment.last,
+                documents=segment.documents,
+                raw_bytes=segment.raw_bytes,
+                stored_bytes=segment.stored_bytes,
+                sha256=segment.sha256.hexdigest(),
+                collections=tuple(sorted(segment.collections)),
+            )
+        )
+        self._open = _OpenSegment()
+
+
+class _OpenSegment:
+    """A segment while it is written: closed blocks, and the block that is being filled."""
+
+    def __init__(self) -> None:
+        self.block: list[bytes] = []
+        self.block_bytes = 0
+        self.stored: list[bytes] = []
+        self.stored_bytes = 0
+        self.raw_bytes = 0
+        self.documents = 0
+        self.first = self.last = ""
+        self.collections: set[str] = set()
+        self.sha256 = hashlib.sha256()
+
+
+def checked_segment(segment: Segment, chunks: Iterable[bytes]) -> bytes:
+    """The stored bytes of ``segment``, once size and checksum are known to be right.
+
+    Raises:
+        Permanent: ``CORRUPT``, naming the file.
+    """
+    data = b"".join(chunks)
+    if len(data) != segment.stored_bytes:
+        raise _corrupt(segment.file, f"has {len(data)} bytes instead of {segment.stored_bytes}")
+    if hashlib.sha256(data).hexdigest() != segment.sha256:
+        raise _corrupt(segment.file, "is damaged: its SHA-256 is not the one in the manifest")
+    return data
+
+
+def documents_of(segment: Segment, data: bytes, compression: Compression) -> Iterator[bytes]:
+    """The Document messages of a segment's stored bytes, in order, holding about one block at a time.
+
+    Raises:
+        Permanent: ``CORRUPT``, naming the file.
+    """
+    stream: io.BufferedIOBase | zstandard.ZstdDecompressionReader = io.BytesIO(data)
+    if compression is Compression.ZSTD:
+        stream = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+    buffer = b""
+    try:
+        while chunk := stream.read(BLOCK_BYTES):
+            buffer += chunk
+            start = 0
+            while (found := _next(buffer, start, segment.file)) is not None:
+                begin, start = found
+                yield buffer[begin:start]
+            buffer = buffer[start:]
+    except zstandard.ZstdError as error:
+        raise _corrupt(segment.file, f"can't be decompressed ({error})") from error
+    if buffer:
+        raise _corrupt(segment.file, "ends in the middle of a document")
+
+
+def _next(buffer: bytes, start: int, file: str) -> tuple[int, int] | None:
+    """Where the document after ``start`` begins and ends, or ``None`` if the buffer does not hold all of it."""
+    size = len(buffer)
+    if start >= size:
+        return None
+    if buffer[start] != _TAG[0]:
+        raise _corrupt(file, f"has byte {buffer[start]:#04x} where a document should start")
+    position = start + 1
+    length = shift = 0
+    while True:
+        if position >= size:
+            return None
+        byte = buffer[position]
+        position += 1
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift > 28:
+            raise _corrupt(file, "has a document of an impossible length")
+    return (position, position + length) if position + length <= size else None
+
+
+_headers: dict[int, bytes] = {}
+
+
+def _header(length: int) -> bytes:
+    """Tag and varint of a document of ``length`` bytes; remembered, because most documents have few lengths."""
+    header = _headers.get(length)
+    if header is None:
+        varint = bytearray()
+        rest = length
+        while rest > 0x7F:
+            varint.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        varint.append(rest)
+        header = _TAG + bytes(varint)
+        if len(_headers) < 65_536:
+            _headers[length] = header
+    return header
+
+
+def _corrupt(file: str, what: str) -> Permanent:
+    return Permanent(PermanentReason.CORRUPT, f"{file} {what}")

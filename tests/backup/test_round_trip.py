@@ -1,0 +1,89 @@
+"""What goes in comes out: byte for byte, whatever the documents are like."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from agent.backup import Backups, BackupType, Compression
+from agent.firestore import Firestore, NameRange, canonical, take_fingerprint
+from agent.storage import DirectoryStorage
+from tests.backup.conftest import Running, contents, of_everything, write
+
+Connect = Callable[[str, str], Firestore]
+Make = Callable[..., Backups]
+
+
+def test_every_document_comes_back_byte_for_byte(
+    backend: Running, project: str, connect: Connect, local: DirectoryStorage, backups_of: Make
+) -> None:
+    """A backup of every type of value and every odd name, restored into an empty database, equals the original."""
+    source, target = connect(backend.host, project), connect(backend.host, project + "-copy")
+    documents = of_everything(source.address)
+    write(source, documents)
+    backups = backups_of(source, local)
+
+    manifest = backups.create(BackupType.FULL)
+    assert backups.verify(manifest.id).problems == ()
+    report = backups.restore(manifest.id, to=target)
+
+    assert manifest.documents == len(documents)
+    assert manifest.collections["cards"].documents == 9
+    assert manifest.collections["below"].documents == 5
+    assert (report.created, report.applied, report.failed) == (len(documents), len(documents), 0)
+    assert contents(target) == contents(source)
+    assert backups.show(manifest.id).fingerprint == take_fingerprint(source).digest
+
+
+def test_without_compression(
+    firestore: Firestore, project: str, sandbox: Running, connect: Connect, backups: Backups
+) -> None:
+    """A backup without compression verifies and restores like any other."""
+    write(firestore, of_everything(firestore.address))
+    manifest = backups.create(BackupType.FULL, compression=Compression.NONE)
+    target = connect(sandbox.host, project + "-copy")
+    assert all(segment.file.endswith(".pb") for segment in manifest.files)
+    assert backups.verify(manifest.id).ok
+    assert backups.restore(manifest.id, to=target).complete
+    assert contents(target) == contents(firestore)
+
+
+def test_an_empty_database(firestore: Firestore, backups: Backups) -> None:
+    """Nothing is something that can be backed up, verified and restored."""
+    manifest = backups.create(BackupType.FULL)
+    assert manifest.documents == 0
+    assert backups.verify(manifest.id).ok
+    assert backups.restore(manifest.id).changes == 0
+
+
+def test_a_backup_is_of_one_instant(
+    backend: Running, project: str, connect: Connect, local: DirectoryStorage, backups_of: Make
+) -> None:
+    """While somebody writes all the time, a backup holds exactly what the database held at its read_time."""
+    firestore, writer = connect(backend.host, project), connect(backend.host, project)
+    backups = backups_of(firestore, local)
+    stop = threading.Event()
+    paths = [f"{collection}/d{number}" for collection in ("aa", "mm", "zz") for number in range(40)]
+
+    def keep_writing() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            write(writer, {path: {"round": number} for path in paths})
+
+    write(writer, {path: {"round": 0} for path in paths})
+    thread = threading.Thread(target=keep_writing)
+    thread.start()
+    try:
+        made = [backups.create(BackupType.FULL) for _ in range(3)]
+    finally:
+        stop.set()
+        thread.join()
+    for number, manifest in enumerate(made):
+        target = connect(backend.host, f"{project}-{number}")
+        assert backups.restore(manifest.id, to=target).created == len(paths)
+        then = {
+            firestore.address.relative(document.name): canonical(document.fields)
+            for document in firestore.documents(NameRange(), manifest.read_time)
+        }
+        assert contents(target) == then
