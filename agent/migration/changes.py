@@ -1,0 +1,157 @@
+"""From a document on the wire, through the transform, to what is to be written: the middle of run, dry run and plan.
+
+Everything here is a function of one document and a definition; where the document came from and who sends the writes
+is somebody else's business, so that another engine could drive the same definitions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.faults import RunbookdError
+from agent.firestore import (
+    DatabaseAddress,
+    MustExistAt,
+    MustNotExist,
+    PlannedWrite,
+    RawDocument,
+    WriteKind,
+    canonical,
+    decode_fields,
+    encode_fields,
+)
+from agent.migration.definition import Definition, raised_at
+from agent.migration.document import DELETE, Deletion, Document
+from agent.migration.journal import Action, Intent
+
+NO_DIGEST = bytes(16)
+"""Digest of a document that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """One write that a transform asks for: what goes to the journal and what goes to the database."""
+
+    intent: Intent
+    write: PlannedWrite
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a transform makes of one document.
+
+    Args:
+        source: the document that was transformed.
+        creates: documents to create; they are written before ``own``, so that a move never loses its document.
+        own: what happens to the document itself; ``None`` where it stays as it is.
+        problem: why the document must be left alone; then there are no changes.
+    """
+
+    source: RawDocument
+    creates: tuple[PlannedChange, ...] = ()
+    own: PlannedChange | None = None
+    problem: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to write."""
+        return self.own is None and not self.creates
+
+
+def digest(fields: bytes) -> bytes:
+    """16 bytes for fields in canonical form, as :func:`agent.firestore.encode_fields` returns them."""
+    return hashlib.blake2b(fields, digest_size=16).digest()
+
+
+def digest_of(document: RawDocument | None) -> bytes:
+    """The digest of a document as a server sent it, whatever order its map entries are in."""
+    return NO_DIGEST if document is None else digest(canonical(document.fields))
+
+
+def to_document(raw: RawDocument, address: DatabaseAddress) -> Document:
+    """``raw`` as a definition sees it."""
+    return Document(address.relative(raw.name), decode_fields(raw.raw))
+
+
+def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddress) -> Changes:
+    """Transform one document and say what is to be written. Never raises for what a definition does wrong."""
+    document = to_document(raw, address)
+    try:
+        result = definition.transform(document)
+    except Exception as error:  # noqa: BLE001 - whatever a definition raises sets its document aside, with the line
+        return Changes(raw, problem=raised_at(definition, error))
+    if result is None:
+        return Changes(raw)
+    parts = result if isinstance(result, Sequence) else (result,)
+    creates: list[PlannedChange] = []
+    own: PlannedChange | None = None
+    seen: set[str] = set()
+    for part in parts:
+        problem = _problem(definition, document, part, seen)
+        if problem:
+            return Changes(raw, problem=problem)
+        try:
+            if isinstance(part, Deletion):
+                own = _delete(raw)
+            elif part.name == document.name:
+                own = _update(raw, part)
+            else:
+                creates.append(_create(part, address))
+        except (TypeError, ValueError, RunbookdError) as error:
+            return Changes(raw, problem=f"the result can't be stored: {error}")
+    return Changes(raw, creates=tuple(creates), own=own)
+
+
+def _problem(definition: Definition, document: Document, part: object, seen: set[str]) -> str:
+    """What is wrong with one part of a transform's result; empty if nothing is."""
+    if not isinstance(part, Document | Deletion):
+        return f"transform returned {type(part).__name__}; a Document, DELETE, None or a list of changes is expected"
+    target = document.name if isinstance(part, Deletion) else part.name
+    if target in seen:
+        return f"transform returned two changes of {target}"
+    seen.add(target)
+    if isinstance(part, Deletion):
+        return ""
+    segments = part.name.split("/")
+    if len(segments) % 2 or not all(segments):
+        return f"{part.name!r} is not the path of a document"
+    if definition.validate is None:
+        return ""
+    try:
+        return definition.validate(part) or ""
+    except Exception as error:  # noqa: BLE001 - a validation that breaks down has not found the document right
+        return raised_at(definition, error)
+
+
+def _update(raw: RawDocument, after: Document) -> PlannedChange | None:
+    fields = encode_fields(after.fields)
+    after_digest = digest(fields)
+    # Equal fields have equal lengths, so most changed documents are told without hashing what they were. A write that
+    # changes nothing is not sent: Firestore would keep the update_time, and with it the doubt whether it was applied.
+    if len(fields) == len(raw.fields) and after_digest == digest_of(raw):
+        return None
+    return PlannedChange(
+        Intent(Action.UPDATE, raw.name, raw.raw, raw.update_time, after_digest),
+        PlannedWrite(name=raw.name, kind=WriteKind.SET, fields=fields, precondition=MustExistAt(raw.update_time)),
+    )
+
+
+def _delete(raw: RawDocument) -> PlannedChange:
+    return PlannedChange(
+        Intent(Action.DELETE, raw.name, raw.raw, raw.update_time, NO_DIGEST),
+        PlannedWrite(name=raw.name, kind=WriteKind.DELETE, precondition=MustExistAt(raw.update_time)),
+    )
+
+
+def _create(document: Document, address: DatabaseAddress) -> PlannedChange:
+    name = address.name(document.name)
+    fields = encode_fields(document.fields)
+    return PlannedChange(
+        Intent(Action.CREATE, name, b"", 0, digest(fields)),
+        PlannedWrite(name=name, kind=WriteKind.SET, fields=fields, precondition=MustNotExist()),
+    )
+
+
+__all__ = ["DELETE", "NO_DIGEST", "Changes", "PlannedChange", "changes_of", "digest", "digest_of", "to_document"]

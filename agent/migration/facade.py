@@ -1,0 +1,542 @@
+"""Migrations, as the command line, the worker processes and the daemon's recovery use them.
+
+Everything that outlives a call is on disk (run records, journals) or in the database (``_migrations/{revision}``), so
+that any process on the machine may ask for the status of a run, resume it, or undo it after ``kill -9``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from agent.clock import Clock, SystemClock
+from agent.faults import Misconfigured, Permanent, PermanentReason, Refused, RefusedReason, RunbookdError
+from agent.firestore import CollectionGroup, RawDocument
+from agent.migration.database import Database
+from agent.migration.definition import Definition, find_definition, load_definitions
+from agent.migration.dryrun import DryRunFindings, dry_run
+from agent.migration.journal import JournalWriter, Replay, replay
+from agent.migration.plan import Facts, History, Plan, Rate, RestorePointSource, in_order, make_plan
+from agent.migration.reports import Reports
+from agent.migration.revisions import Revision, read_revision, write_revision
+from agent.migration.run import RunFindings, RunSettings, Session, migrate
+from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
+from agent.migration.sampling import Rates, probe, sample_documents, sampled
+from agent.migration.undo import UndoFindings, UndoSession, UndoSettings, undo
+from agent.telemetry import ProgressSink, Telemetry, ignore_progress
+from agent.telemetry.catalogue import OPERATION_DURATION
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunbookPolicy:
+    """What the runbook says about migrations.
+
+    Args:
+        order: collection id to priority, in the runbook's order.
+        undo_budget: time for the undo; ``None``: it sets none.
+    """
+
+    order: Mapping[str, str] = field(default_factory=dict)
+    undo_budget: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preconditions:
+    """What preflight asks of other rooms.
+
+    Args:
+        restore_point: the newest backup; ``None``: there are no backups.
+        max_age: of a restore point.
+        maintenance: whether maintenance mode is on.
+    """
+
+    restore_point: RestorePointSource | None = None
+    max_age: timedelta = timedelta(hours=24)
+    maintenance: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A migration and where it stands in this database."""
+
+    name: str
+    revision: str
+    title: str
+    state: str
+    run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """A run as it is now.
+
+    Args:
+        alive: a process of this machine works on it.
+        interrupted: it was being worked on when its process died; resume or undo it.
+    """
+
+    record: RunRecord
+    alive: bool
+    interrupted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """The end of a run or of a resumed one."""
+
+    record: RunRecord
+    findings: RunFindings
+    documents_per_second: float
+
+    @property
+    def conflicts(self) -> int:
+        """Documents for a person to look at: set aside, or not as they were written."""
+        return len(self.findings.set_aside) + len(self.findings.mismatched)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRunReport:
+    """What a run would do."""
+
+    plan: Plan
+    findings: DryRunFindings
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoReport:
+    """The end of an undo; with ``findings.kept`` there is something to look at (exit code 4)."""
+
+    record: RunRecord
+    findings: UndoFindings
+    seconds: float
+    documents_per_second: float
+
+
+class Migrations:
+    """Plans, runs, resumes and undoes migrations of one database.
+
+    Args:
+        definitions: folder of the migration files.
+        data_dir: run records and journals go below ``data_dir/migrations``.
+        reports: folder for plans and reports; ``None`` writes none.
+        on_segment: called with run id and path of each journal segment that is complete (copy it somewhere else).
+    """
+
+    def __init__(
+        self,
+        *,
+        firestore: Database,
+        definitions: Path,
+        data_dir: Path,
+        telemetry: Telemetry,
+        policy: RunbookPolicy | None = None,
+        preconditions: Preconditions | None = None,
+        settings: RunSettings | None = None,
+        undo_settings: UndoSettings | None = None,
+        reports: Path | None = None,
+        on_segment: Callable[[str, Path], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._database = firestore
+        self._definitions = definitions
+        self._telemetry = telemetry
+        self._policy = policy or RunbookPolicy()
+        self._preconditions = preconditions or Preconditions()
+        self._settings = settings or RunSettings()
+        self._undo_settings = undo_settings or UndoSettings()
+        self._reports = Reports(reports)
+        self._on_segment = on_segment
+        self._clock = clock or SystemClock()
+        folder = data_dir / "migrations"
+        self._runs = Runs(folder)
+        self._rates = Rates(folder / "rates.json")
+
+    # --- looking ----------------------------------------------------------------------------------------------
+
+    def list(self) -> tuple[Listed, ...]:
+        """Every migration file, and what this database knows of it."""
+        listed: list[Listed] = []
+        for definition in load_definitions(self._definitions):
+            history = self._history(definition.revision)
+            listed.append(
+                Listed(
+                    name=definition.name,
+                    revision=definition.revision,
+                    title=definition.title,
+                    state=history.state or "not run",
+                    run=history.run,
+                )
+            )
+        return tuple(listed)
+
+    def status(self, run_id: str | None = None) -> RunStatus | None:
+        """One run, or the latest; ``None`` if nothing has run yet.
+
+        Raises:
+            Permanent: NOT_FOUND.
+        """
+        record = self._runs.get(run_id) if run_id else self._runs.latest()
+        if record is None:
+            return None
+        alive = self._runs.alive(record)
+        working = record.state in (RunState.RUNNING, RunState.PAUSED, RunState.UNDOING)
+        return RunStatus(record=record, alive=alive, interrupted=working and not alive)
+
+    def plan(self, name: str, *, again: bool = False, measure: bool = True) -> Plan:
+        """What would run, how long it and its undo would take, and whether it may.
+
+        Args:
+            again: a revision that ran or was rolled back may run once more.
+            measure: if no earlier undo tells how fast the database takes writes, find out with 1,000 scratch documents
+                below ``_migrations/probe``, deleted at once.
+
+        Raises:
+            Misconfigured: there is no such migration, or its file is wrong.
+        """
+        plan = self._plan(find_definition(self._definitions, name), again=again, measure=measure)
+        self._reports.plan(plan)
+        return plan
+
+    # --- doing ------------------------------------------------------------------------------------------------
+
+    def dry_run(
+        self,
+        name: str,
+        *,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> DryRunReport:
+        """Transform every document and write nothing, neither in the database nor in any run's folder."""
+        definition = find_definition(self._definitions, name)
+        plan = self._plan(definition, again=True, measure=False)
+        findings = dry_run(
+            definition,
+            [(part.collection, part.documents) for part in plan.collections],
+            database=self._database,
+            settings=self._settings,
+            clock=self._clock,
+            progress=progress,
+            cancelled=cancelled,
+        )
+        report = DryRunReport(plan=plan, findings=findings)
+        self._reports.dry_run(plan, findings)
+        return report
+
+    def run(
+        self,
+        name: str,
+        *,
+        batch_size: int | None = None,
+        validate: bool | None = None,
+        again: bool = False,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+        started: Callable[[str], None] = lambda _: None,
+    ) -> RunReport:
+        """Run a migration to its end.
+
+        Args:
+            batch_size, validate: instead of the settings'.
+            again: see :meth:`plan`.
+            started: told the run's id before its first write.
+
+        Raises:
+            Refused: a gate of the plan says no; nothing was changed.
+            Permanent, Transient: see :func:`agent.migration.run.migrate`.
+        """
+        definition = find_definition(self._definitions, name)
+        plan = self._plan(definition, again=again, measure=True)
+        self._reports.plan(plan)
+        plan.require()
+        now = self._clock.now()
+        record = RunRecord(
+            id=self._runs.new_id(definition.revision, now),
+            name=definition.name,
+            revision=definition.revision,
+            database=self._database.address.root,
+            checksum=definition.checksum,
+            state=RunState.RUNNING,
+            started=now,
+            pre_read_time=self._database.server_time(),
+            restore_point=plan.restore_point,
+            collections=tuple(
+                CollectionProgress(collection=part.collection, documents=part.documents) for part in plan.collections
+            ),
+        )
+        with self._runs.working_on(record.id):
+            self._runs.save(record)
+            started(record.id)
+            settings = self._with(batch_size, validate)
+            return self._session(definition, record, None, settings, progress, cancelled)
+
+    def resume(
+        self,
+        run_id: str,
+        *,
+        batch_size: int | None = None,
+        validate: bool | None = None,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> RunReport:
+        """Do exactly what a stopped, failed or killed run has left.
+
+        Raises:
+            Refused: ALREADY_RUNNING, ALREADY_RAN, CHANGED_DEFINITION; FAILED_BEFORE if it is being or was undone.
+            Permanent: NOT_FOUND; CORRUPT if the journal is damaged.
+        """
+        record = self._runs.get(run_id)
+        with self._runs.working_on(run_id):
+            record = self._runs.get(run_id)
+            definition = self._resumable(record)
+            told = self._told(record)
+            record = dataclasses.replace(
+                record,
+                state=RunState.RUNNING,
+                finished=None,
+                error="",
+                sessions=record.sessions + 1,
+                pid=os.getpid(),
+                host=socket.gethostname(),
+            )
+            self._runs.save(record)
+            settings = self._with(batch_size, validate)
+            return self._session(definition, record, told, settings, progress, cancelled)
+
+    def undo(
+        self,
+        run_id: str | None = None,
+        *,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> UndoReport:
+        """Take a run back: all of it, or what it has done before it stopped; or go on with an undo that stopped.
+
+        Args:
+            run_id: ``None`` is the latest run.
+
+        Raises:
+            Refused: ALREADY_RUNNING.
+            Permanent: NOT_FOUND; CANCELLED; CORRUPT: see :func:`agent.migration.undo.undo`.
+        """
+        record = self._runs.get(run_id) if run_id else self._runs.latest()
+        if record is None:
+            raise Permanent(PermanentReason.NOT_FOUND, "no migration has run yet")
+        with self._runs.working_on(record.id), self._timed("undo"):
+            record = self._runs.get(record.id)
+            began = self._clock.monotonic()
+            record = dataclasses.replace(record, pid=os.getpid(), host=socket.gethostname())
+            record, findings = self._undo_by_journal(record, progress, cancelled)
+            seconds = self._clock.monotonic() - began
+            self._note_revision(record)
+            self._rates.note("undo", findings.undone, findings.write_seconds, record.id)
+        report = UndoReport(
+            record=record,
+            findings=findings,
+            seconds=seconds,
+            documents_per_second=findings.undone / seconds if seconds > 0 else 0.0,
+        )
+        self._reports.undo(record, findings, seconds)
+        return report
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _with(self, batch_size: int | None, validate: bool | None) -> RunSettings:
+        return dataclasses.replace(
+            self._settings,
+            batch_size=batch_size or self._settings.batch_size,
+            validate=self._settings.validate if validate is None else validate,
+        )
+
+    def _plan(self, definition: Definition, *, again: bool, measure: bool) -> Plan:
+        names = in_order(definition, tuple(self._policy.order))
+        documents = sample_documents(self._database, names)
+        undo_rate = self._rates.read("undo")
+        if undo_rate is None and measure:
+            undo_rate = self._probe(documents)
+        point = self._preconditions.restore_point
+        facts = Facts(
+            now=self._clock.now(),
+            counts={name: self._database.count(CollectionGroup(id=name)) for name in names},
+            order=tuple(self._policy.order),
+            priorities=self._policy.order,
+            rate=self._rates.read("migration") or undo_rate,
+            undo_rate=undo_rate,
+            rate_limit=self._settings.rate_limit,
+            undo_budget=self._policy.undo_budget,
+            restore_point=point() if point else None,
+            restore_point_max_age=self._preconditions.max_age,
+            maintenance=self._preconditions.maintenance(),
+            history=self._history(definition.revision),
+            sampled=sampled(definition, self._database, documents),
+            again=again,
+        )
+        return make_plan(definition, facts)
+
+    def _probe(self, documents: Mapping[str, Sequence[RawDocument]]) -> Rate | None:
+        return probe(self._database, [raw.fields for raws in documents.values() for raw in raws], self._clock)
+
+    def _history(self, revision: str) -> History:
+        """The database's word, corrected by this machine's record of the same or a later run (after ``kill -9``)."""
+        known = read_revision(self._database, revision)
+        own = [
+            record
+            for record in self._runs.all()
+            if record.revision == revision and record.database == self._database.address.root
+        ]
+        latest = own[-1] if own else None
+        if latest is not None and (known is None or known.run == latest.id or latest.started > known.changed):
+            return History(
+                state=latest.state,
+                run=latest.id,
+                checksum=latest.checksum,
+                alive=self._runs.alive(latest),
+            )
+        if known is None:
+            return History()
+        return History(state=known.state, run=known.run, checksum=known.checksum)
+
+    def _resumable(self, record: RunRecord) -> Definition:
+        if record.state is RunState.DONE:
+            raise Refused(RefusedReason.ALREADY_RAN, f"{record.id} has run to its end")
+        if not record.state.resumable:
+            raise Refused(
+                RefusedReason.FAILED_BEFORE,
+                f"{record.id} has been rolled back, or is about to be",
+                hint=f"finish that: runbookd migrate undo {record.id}; then run {record.name} with --again",
+            )
+        definition = find_definition(self._definitions, record.name)
+        if definition.checksum != record.checksum:
+            raise Refused(
+                RefusedReason.CHANGED_DEFINITION,
+                f"{definition.path.name} was changed since {record.id} started with it",
+                hint=f"put the file back as it was, or undo the run: runbookd migrate undo {record.id}",
+            )
+        return definition
+
+    def _told(self, record: RunRecord) -> Replay | None:
+        try:
+            return replay(self._runs.journal(record.id))
+        except Permanent as error:
+            if error.reason is PermanentReason.NOT_FOUND and record.counts.scanned == 0:
+                return None  # killed before the first document
+            raise
+
+    def _journal(self, record: RunRecord, told: Replay | None) -> JournalWriter:
+        on_segment = self._on_segment
+
+        def closed(path: Path) -> None:
+            if on_segment is not None:
+                on_segment(record.id, path)
+
+        return JournalWriter(
+            self._runs.journal(record.id),
+            run=record.id,
+            database=record.database,
+            checksum=record.checksum,
+            next_sequence=told.next_sequence if told else 0,
+            on_closed=closed,
+        )
+
+    def _session(
+        self,
+        definition: Definition,
+        record: RunRecord,
+        told: Replay | None,
+        settings: RunSettings,
+        progress: ProgressSink,
+        cancelled: Callable[[], bool],
+    ) -> RunReport:
+        self._note_revision(record)
+        try:
+            with self._timed("migration"), self._journal(record, told) as journal:
+                record, findings = migrate(
+                    Session(
+                        definition=definition,
+                        record=record,
+                        told=told,
+                        database=self._database,
+                        journal=journal,
+                        runs=self._runs,
+                        settings=settings,
+                        telemetry=self._telemetry,
+                        clock=self._clock,
+                        progress=progress,
+                        cancelled=cancelled,
+                    )
+                )
+        finally:
+            record = self._runs.get(record.id)
+            with suppress(RunbookdError):  # the first error is the one to tell; this record is written again by an undo
+                self._note_revision(record)
+        rate = record.counts.scanned / record.seconds if record.seconds > 0 else 0.0
+        if record.sessions == 1:
+            self._rates.note("migration", record.counts.scanned, record.seconds, record.id)
+        report = RunReport(record=record, findings=findings, documents_per_second=rate)
+        self._reports.run(record, findings, rate)
+        return report
+
+    def _note_revision(self, record: RunRecord) -> None:
+        write_revision(
+            self._database,
+            Revision(
+                revision=record.revision,
+                name=record.name,
+                checksum=record.checksum,
+                state=record.state,
+                run=record.id,
+                host=record.host,
+                changed=self._clock.now(),
+            ),
+        )
+
+    def _undo_by_journal(
+        self, record: RunRecord, progress: ProgressSink, cancelled: Callable[[], bool]
+    ) -> tuple[RunRecord, UndoFindings]:
+        told = self._told(record) or Replay()
+        with self._journal(record, told) as journal:
+            return undo(
+                UndoSession(
+                    definition=self._definition_as_run(record),
+                    record=record,
+                    told=told,
+                    database=self._database,
+                    journal=journal,
+                    runs=self._runs,
+                    settings=self._undo_settings,
+                    telemetry=self._telemetry,
+                    clock=self._clock,
+                    progress=progress,
+                    cancelled=cancelled,
+                )
+            )
+
+    def _definition_as_run(self, record: RunRecord) -> Definition | None:
+        """The file, if it is still there as it ran: an undo must not depend on it."""
+        try:
+            definition = find_definition(self._definitions, record.name)
+        except Misconfigured:
+            return None
+        return definition if definition.checksum == record.checksum else None
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        began = self._clock.monotonic()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "done"
+        except RunbookdError as error:
+            outcome = "cancelled" if error.reason is PermanentReason.CANCELLED else "failed"
+            raise
+        finally:
+            self._telemetry.record(
+                OPERATION_DURATION,
+                self._clock.monotonic() - began,
+                {"operation": operation, "outcome": outcome},
+            )

@@ -1,0 +1,138 @@
+"""What is measured before a migration may start: a sampled transform, and how fast the database takes writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from agent.clock import Clock
+from agent.firestore import (
+    CollectionGroup,
+    MustExistAt,
+    PlannedWrite,
+    RawDocument,
+    WriteKind,
+    WriteState,
+    decode_fields,
+)
+from agent.migration.changes import Changes, changes_of
+from agent.migration.database import Database
+from agent.migration.definition import Definition
+from agent.migration.plan import Rate, Sampled, StampedField, stamped_fields
+from agent.migration.revisions import COLLECTION
+
+_PER_COLLECTION = 40
+_PROBE_DOCUMENTS = 1000
+_ENOUGH_TO_TELL = 2000
+
+
+def sample_documents(database: Database, collections: Sequence[str]) -> dict[str, list[RawDocument]]:
+    """The first documents of each collection group."""
+    at = database.server_time()
+    found: dict[str, list[RawDocument]] = {}
+    for collection in collections:
+        documents: Iterator[RawDocument] = database.documents(CollectionGroup(id=collection), at)
+        found[collection] = list(islice(documents, _PER_COLLECTION))
+        if hasattr(documents, "close"):
+            documents.close()
+    return found
+
+
+def sampled(definition: Definition, database: Database, documents: dict[str, list[RawDocument]]) -> Sampled:
+    """Transform a sample twice: what changes, what fails, and which fields could heat an index."""
+    address = database.address
+    failures: list[str] = []
+    stamped: list[StampedField] = []
+    changed = 0
+    for collection, raws in documents.items():
+        first = [changes_of(definition, raw, address) for raw in raws]
+        second = [changes_of(definition, raw, address) for raw in raws]
+        failures.extend(f"{address.relative(c.source.name)}: {c.problem}" for c in first if c.problem)
+        changed += sum(not c.empty for c in first)
+        triples = [
+            (decode_fields(one.source.raw), _fields(one), _fields(two))
+            for one, two in zip(first, second, strict=True)
+            if one.own is not None and one.own.write.kind is WriteKind.SET and two.own is not None
+        ]
+        if len(triples) == len(raws):  # stamped on every document, or not a ceiling for the run
+            stamped.extend(stamped_fields(collection, triples))
+    return Sampled(
+        documents=sum(len(raws) for raws in documents.values()),
+        changed=changed,
+        failures=tuple(failures),
+        stamped=tuple(stamped),
+    )
+
+
+def _fields(changes: Changes) -> dict[str, Any]:
+    return decode_fields(changes.own.write.fields) if changes.own is not None else {}
+
+
+def probe(database: Database, bodies: Sequence[bytes], clock: Clock) -> Rate | None:
+    """Measure overwrites: scratch documents below ``_migrations/probe``, written, overwritten, deleted.
+
+    Args:
+        bodies: fields of real documents.
+
+    Returns:
+        ``None`` where there is nothing to measure with.
+    """
+    if not bodies:
+        return None
+    names = [database.address.name(COLLECTION, "probe", "scratch", f"{i:05d}") for i in range(_PROBE_DOCUMENTS)]
+    try:
+        times: dict[str, int] = {}
+        for outcome in database.write(_probe_writes(names, bodies, {}), origin="control", parallel=8):
+            if outcome.state is WriteState.APPLIED and outcome.update_time:
+                times[outcome.name] = outcome.update_time
+        began = clock.monotonic()
+        # Other bodies than before: a write that changes nothing costs the server less.
+        applied = sum(
+            outcome.state is WriteState.APPLIED
+            for outcome in database.write(_probe_writes(names, [*bodies[1:], b""], times), origin="control", parallel=8)
+        )
+        seconds = clock.monotonic() - began
+    finally:
+        for _ in database.write(
+            [PlannedWrite(name=name, kind=WriteKind.DELETE) for name in names], origin="control", parallel=8
+        ):
+            pass
+    return Rate(documents_per_second=applied / seconds, source="probe") if applied and seconds > 0 else None
+
+
+def _probe_writes(names: Sequence[str], bodies: Sequence[bytes], times: dict[str, int]) -> Iterator[PlannedWrite]:
+    for index, name in enumerate(names):
+        condition = MustExistAt(times[name]) if name in times else None
+        yield PlannedWrite(name=name, fields=bodies[index % len(bodies)], precondition=condition)
+
+
+class Rates:
+    """Throughput of earlier runs on this database, kept in one small file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, kind: str) -> Rate | None:
+        """The latest ``migration`` or ``undo`` rate."""
+        entry = self._load().get(kind)
+        return Rate(**entry) if entry else None
+
+    def note(self, kind: str, documents: int, seconds: float, run: str) -> None:
+        """Keep a measurement that is large enough to tell something."""
+        if documents < _ENOUGH_TO_TELL or seconds <= 0:
+            return
+        rate = Rate(documents_per_second=documents / seconds, source=f"measured on {run}")
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps({**self._load(), kind: asdict(rate)}), encoding="utf-8")
+        fresh.replace(self._path)
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            loaded = json.loads(self._path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}  # only an estimate is lost
+        return loaded if isinstance(loaded, dict) else {}
