@@ -111,6 +111,22 @@ def body_of(document: Document) -> bytes:
     return plain.SerializeToString(deterministic=True)
 
 
+def same_content(framed: bytes, other: bytes) -> bool:
+    """Whether two framed documents say the same, whatever order their fields and maps come in.
+
+    Unlike comparing messages, tells -0.0 from 0.0 and finds NaN equal to itself.
+    """
+    entries, others = (set(LazyFields.FromString(message(each)).fields) for each in (framed, other))
+    only, only_other = entries - others, others - entries
+    return not (only or only_other) or (len(only) == len(only_other) and _canonical(only) == _canonical(only_other))
+
+
+def _canonical(entries: set[bytes]) -> bytes:
+    """Serialised map entries of ``Document.fields``, in a fixed order throughout."""
+    document = Document.FromString(b"".join(delimited(b"\x12", entry) for entry in entries))
+    return bytes(document.SerializeToString(deterministic=True))
+
+
 def _lazy_messages() -> dict[str, Any]:
     """Commit, Write and Document with their submessages declared as bytes.
 
@@ -142,6 +158,7 @@ def _lazy_messages() -> dict[str, Any]:
             ("create_time", 3, kinds.TYPE_BYTES, many),
             ("update_time", 4, kinds.TYPE_BYTES, many),
         ],
+        "Fields": [("fields", 2, kinds.TYPE_BYTES, many)],
     }
     for name, fields in layout.items():
         declared = file.message_type.add(name=name)
@@ -160,7 +177,9 @@ if TYPE_CHECKING:
     LazyBatch: Any
     LazyWrite: Any
     LazyDocument: Any
+    LazyFields: Any
 else:
     _messages = _lazy_messages()
     LazyCommit, LazyBatch = _messages["Commit"], _messages["Batch"]
     LazyWrite, LazyDocument = _messages["Write"], _messages["Document"]
+    LazyFields = _messages["Fields"]

@@ -70,10 +70,10 @@ def seed(
     started = time.perf_counter()
     counts: Counter[str] = Counter()
     size = done = 0
-    pending: deque[tuple[grpc.Future, list[Planned]]] = deque()
+    pending: deque[tuple[grpc.Future[bytes], list[Planned]]] = deque()
     options = [("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(host, options=options) as channel:
-        commit = channel.unary_unary(f"/{SERVICE}/Commit")
+        commit = channel.unary_unary(f"/{SERVICE}/Commit", None, None)
 
         def settle() -> None:
             nonlocal size, done

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from agent.sandbox import frames
 from agent.sandbox.catalogue import Collection
-from agent.sandbox.frames import body, body_of, frame, parse
+from agent.sandbox.frames import body, frame
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Commit:
             return self.time
         unchanged = frame(content, stored.created, stored.updated)
         if len(unchanged) == len(stored.frame) and (
-            unchanged == stored.frame or _canonical(unchanged) == _canonical(stored.frame)
+            unchanged == stored.frame or frames.same_content(unchanged, stored.frame)
         ):
             return stored.updated
         self._keep(stored)
@@ -92,8 +93,3 @@ class Commit:
             " SELECT collection, key, created, updated, ?, frame FROM documents WHERE id = ?",
             (self.time, stored.id),
         )
-
-
-def _canonical(framed: bytes) -> bytes:
-    """The content, whatever order its fields came in; unlike ``==``, tells -0.0 from 0.0 and NaN equals itself."""
-    return body_of(parse(framed))

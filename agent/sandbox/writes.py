@@ -22,6 +22,7 @@ from agent.sandbox.transaction import Commit, Stored
 from agent.sandbox.transforms import apply_transforms
 from agent.sandbox.values import (
     MAX_DOCUMENT_BYTES,
+    MAX_FIELD_DEPTH,
     check_fields,
     document_size,
     merge_masked,
@@ -213,19 +214,26 @@ def check_document(document: Document) -> None:
 
 def _content(raw: bytes, update: Any) -> bytes:
     """Name and fields of a document to store, as they came if that is their normal form."""
-    suspect = (
-        len(raw) > _SURELY_SMALL
-        or b"__" in raw[len(update.name) :]  # perhaps a reserved name
-        or b"\x0a\x00" in raw  # perhaps an empty one
-        or len(_NESTING.findall(raw)) >= 20
-    )
     start = frames.named(update.name)
     ordinary = raw.startswith(start) and not update.create_time and not update.update_time
-    if ordinary and not suspect:
+    if ordinary and not _is_suspect(raw, len(start)):
         return raw
     document = Document.FromString(raw)
     check_document(document)
     return raw if ordinary else frames.body_of(document)
+
+
+def _is_suspect(raw: bytes, start: int) -> bool:
+    """Whether a document has to be parsed to know that it is within the rules; rarely true, and cheap to ask."""
+    return (
+        len(raw) > _SURELY_SMALL
+        or raw.find(b"__", start) >= 0  # perhaps a reserved name
+        or raw.find(b"\x0a\x00", start) >= 0  # perhaps an empty one
+        # perhaps nested too deep: each level has the tag of a map or an array
+        or (
+            raw.count(b"\x32") + raw.count(b"\x4a") >= MAX_FIELD_DEPTH and len(_NESTING.findall(raw)) >= MAX_FIELD_DEPTH
+        )
+    )
 
 
 def write_result(updated: int, results: Sequence[Value] = ()) -> bytes:
