@@ -44,13 +44,16 @@ class TokenBucket:
 
     def take(self, count: int) -> None:
         """Wait until ``count`` writes may go out."""
-        while True:
-            now = self._clock.monotonic()
-            periods = int((now - self._began) / self._limit.every)
-            rate = self._limit.per_second * self._limit.growth**periods
-            self._tokens = min(rate, self._tokens + (now - self._last) * rate)
-            self._last = now
-            if self._tokens >= 0:
-                self._tokens -= count
-                return
+        rate = self._refill()
+        if self._tokens < 0:
             self._clock.sleep(-self._tokens / rate)
+            self._refill()
+        self._tokens -= count
+
+    def _refill(self) -> float:
+        now = self._clock.monotonic()
+        periods = int((now - self._began) / self._limit.every)
+        rate = self._limit.per_second * self._limit.growth**periods
+        self._tokens = min(rate, self._tokens + (now - self._last) * rate)
+        self._last = now
+        return rate

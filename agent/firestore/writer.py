@@ -45,8 +45,8 @@ class WriteRun(Iterator[WriteOutcome]):
         bucket: asked before each batch.
 
     Raises:
-        RunbookdError: while iterating, for an error that no other batch would escape (credentials, address), after
-            the outcomes of everything already sent; also whatever the caller's iterable or observer raises.
+        RunbookdError: while iterating, for an error that no other batch would escape (credentials, address); it, or
+            whatever the caller's iterable or observer raises, comes after the outcomes of everything already sent.
         Permanent: UNBALANCED at the end, see :meth:`agent.firestore.writes.Ledger.check`.
     """
 
@@ -67,8 +67,7 @@ class WriteRun(Iterator[WriteOutcome]):
         self._bucket = bucket
         self._pending: dict[Future[Delivered], Batch] = {}
         self._names: set[str] = set()
-        self._fatal: RunbookdError | None = None
-        self._broken_off = False
+        self._failure: Exception | None = None
         self._outcomes = self._run()
 
     def __next__(self) -> WriteOutcome:
@@ -93,28 +92,29 @@ class WriteRun(Iterator[WriteOutcome]):
                     while len(self._pending) >= self._limits.parallel or not self._names.isdisjoint(_names(batch)):
                         yield from self._settled(waiting=True)
                     yield from self._settled(waiting=False)
-                    if self._fatal is not None:
+                    if self._failure is not None:
                         break
                     self._dispatch(pool, batch)
-            except Exception:
-                while self._pending:
-                    yield from self._settled(waiting=True)
-                raise
+            except Exception as error:  # noqa: BLE001  # raised again below, after the outcomes of what was sent
+                self._failure = self._failure or error
             while self._pending:
                 yield from self._settled(waiting=True)
-        except BaseException:
-            self._broken_off = True
-            raise
-        finally:
-            while self._pending:  # the caller closed us: nobody takes outcomes, but the observer still learns them
+        except BaseException:  # closed, or Ctrl-C
+            while self._pending:  # nobody takes outcomes any more, but the observer still learns them
                 for _ in self._settled(waiting=True):
                     pass
+            self._withhold_rest()
+            raise
+        finally:
             pool.shutdown()
-            if self._broken_off or self._fatal is not None:
-                self.ledger.withheld = self.ledger.planned - self.ledger.sent
+        if self._failure is not None:
+            self._withhold_rest()
         self.ledger.check()
-        if self._fatal is not None:
-            raise self._fatal
+        if self._failure is not None:
+            raise self._failure
+
+    def _withhold_rest(self) -> None:
+        self.ledger.withheld = self.ledger.planned - self.ledger.sent
 
     def _batches(self) -> Iterator[Batch]:
         number = 1
@@ -154,11 +154,14 @@ class WriteRun(Iterator[WriteOutcome]):
             batch = self._pending.pop(future)
             outcomes, fatal = future.result()
             self._names.difference_update(_names(batch))
-            self._fatal = self._fatal or fatal
+            self._failure = self._failure or fatal
             for outcome in outcomes:
                 self.ledger.count(outcome)
             if self._observer is not None:
-                self._observer.after(batch, outcomes)
+                try:
+                    self._observer.after(batch, outcomes)
+                except Exception as error:  # noqa: BLE001  # raised again at the end; the writes have happened
+                    self._failure = self._failure or error
             yield from outcomes
 
 

@@ -130,7 +130,10 @@ class BatchObserver(Protocol):
         """``batch`` has not been sent; an exception keeps it from being sent and ends the run."""
 
     def after(self, batch: Batch, outcomes: tuple[WriteOutcome, ...]) -> None:
-        """Every write of ``batch`` has ended, in the order of ``batch.writes``; also called while a run breaks off."""
+        """Every write of ``batch`` has ended, in the order of ``batch.writes``; also called while a run breaks off.
+
+        An exception ends the run, after the outcomes of everything already sent.
+        """
 
 
 @dataclass(kw_only=True)
