@@ -223,7 +223,10 @@ def _aborted(case: Case) -> Objection | None:
 
 def _cooldown(case: Case) -> Objection | None:
     pause = case.restraint.limits.cooldown
-    last = max((past.concluded_at or past.decided_at for past in case.restraint.rollbacks), default=None)
+    run_id = case.evidence.change.run_id if case.evidence.change else ""
+    # Of other runs: about this one's own rollback, _rolled_back has the say.
+    others = (past.concluded_at or past.decided_at for past in case.restraint.rollbacks if past.run_id != run_id)
+    last = max(others, default=None)
     if last is None or case.now - last >= pause:
         return None
     return _objection(
