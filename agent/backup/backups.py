@@ -367,6 +367,7 @@ class Backups:
                 MisconfiguredReason.MISSING_PART, "deep verification needs a scratch database, and none is set up"
             )
         with self._operation("verify", {"backup.id": backup}) as span:
+            self._catalogue.refresh()
             report = verify_backup(
                 backup,
                 catalogue=self._catalogue,
@@ -414,6 +415,7 @@ class Backups:
         recipe = Recipe(collections=tuple(collections or ()), delete_extra=delete_extra)
         attributes: dict[str, str | int | float | bool] = {"backup.id": backup, "restore.dry_run": dry_run}
         with self._operation("plan" if dry_run else "restore", attributes) as span:
+            self._catalogue.refresh()
             chain = load_chain(self._catalogue, backup)
             target = "" if dry_run else database.address.root
             with self._catalogue.in_use([member.id for member in chain.members], "restore", target) as hold:

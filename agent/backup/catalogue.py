@@ -140,6 +140,10 @@ class Catalogue:
         self._clock = clock
         self._manifests: dict[tuple[str, StoredObject], Manifest] = {}
 
+    def refresh(self) -> None:
+        """Forget manifests that were read before: a damaged one may have kept its size and time."""
+        self._manifests.clear()
+
     def entries(self) -> list[Entry]:
         """Every backup, newest first."""
         found: dict[str, dict[str, dict[str, StoredObject]]] = {}

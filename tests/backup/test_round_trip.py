@@ -48,7 +48,7 @@ def test_without_compression(
     assert contents(target) == contents(firestore)
 
 
-def test_an_empty_database(firestore: Firestore, backups: Backups) -> None:
+def test_an_empty_database(backups: Backups) -> None:
     """Nothing is something that can be backed up, verified and restored."""
     manifest = backups.create(BackupType.FULL)
     assert manifest.documents == 0
