@@ -29,13 +29,18 @@ def aggregate(query: Query, aggregations: Sequence[Any], view: View) -> RunAggre
         raise invalid("An aggregation query takes one to five aggregations.")
     reply = RunAggregationQueryResponse()
     fields = reply.result.aggregate_fields
-    numbers = _numbers(query, aggregations, view)
+    paths = {_path(getattr(a, kind)) for a in aggregations if (kind := a.WhichOneof("operator")) in ("sum", "avg")}
+    numbers: dict[FieldPath, list[int | float]] = {path: [] for path in paths}
+    counted = _collect(query, numbers, view) if numbers else None
     for position, aggregation in enumerate(aggregations, start=1):
         alias = aggregation.alias or f"field_{position}"
         kind = aggregation.WhichOneof("operator")
         if kind == "count":
             up_to = aggregation.count.up_to.value if aggregation.count.HasField("up_to") else None
-            fields[alias].integer_value = query.count(view, up_to)
+            if counted is None:
+                fields[alias].integer_value = query.count(view, up_to)
+            else:
+                fields[alias].integer_value = counted if up_to is None else min(counted, up_to)
         elif kind == "sum":
             fields[alias].CopyFrom(_total(numbers[_path(aggregation.sum)]))
         elif kind == "avg":
@@ -49,20 +54,21 @@ def _path(operator: Any) -> FieldPath:
     return parse_field_path(operator.field.field_path)
 
 
-def _numbers(query: Query, aggregations: Sequence[Any], view: View) -> dict[FieldPath, list[int | float]]:
-    """The numeric values of every field that is summed or averaged; other values don't take part."""
-    found: dict[FieldPath, list[int | float]] = {
-        _path(getattr(aggregation, kind)): []
-        for aggregation in aggregations
-        if (kind := aggregation.WhichOneof("operator")) in ("sum", "avg")
-    }
-    if found:
-        for document in query.documents(view):
-            for path, numbers in found.items():
-                value = find_value(document.fields, path)
-                if value is not None and value.WhichOneof("value_type") in ("integer_value", "double_value"):
-                    numbers.append(number_of(value))
-    return found
+def _collect(query: Query, numbers: dict[FieldPath, list[int | float]], view: View) -> int:
+    """Gather the numbers at each path; how many documents took part: those that have all the fields.
+
+    A field that is no number counts as a document but adds nothing, as on the service.
+    """
+    counted = 0
+    for document in query.documents(view):
+        found = [(taken, find_value(document.fields, path)) for path, taken in numbers.items()]
+        if any(value is None for _, value in found):
+            continue
+        counted += 1
+        for taken, value in found:
+            if value is not None and value.WhichOneof("value_type") in ("integer_value", "double_value"):
+                taken.append(number_of(value))
+    return counted
 
 
 def _total(numbers: Sequence[int | float]) -> Value:

@@ -32,13 +32,23 @@ _RANGES: dict[int, Callable[[bytes, bytes], bool]] = {
 }
 
 
+_LISTS = frozenset({_Field.IN, _Field.NOT_IN, _Field.ARRAY_CONTAINS_ANY})
+
+_NULL_KEY = bytes((NULL,))
+_INCOMPARABLE = frozenset({_NULL_KEY, NAN})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """One comparison of a field: ``op`` is a FieldFilter operator, ``value`` what it compares with."""
+    """One comparison of a field: ``op`` is a FieldFilter operator, ``value`` what it compares with.
+
+    ``unary`` says that the question is whether the value is, or isn't, null or NaN. Only then do these two compare.
+    """
 
     path: FieldPath
     op: int
     value: Value
+    unary: bool = False
 
     @property
     def is_inequality(self) -> bool:
@@ -99,6 +109,8 @@ def field_key(document: Document, path: FieldPath) -> bytes | None:
 def _binary(given: Any) -> Condition:
     if given.op == _Field.OPERATOR_UNSPECIFIED:
         raise invalid("Field filter must have an operator.")
+    if given.op in _LISTS and not given.value.array_value.values:
+        raise invalid(f"'{_Field.Operator.Name(given.op)}' requires an non-empty ArrayValue.")
     return Condition(path=parse_field_path(given.field.field_path), op=given.op, value=given.value)
 
 
@@ -107,20 +119,20 @@ def _unary(given: Any) -> Condition:
     null, nan = Value(null_value=0), Value(double_value=float("nan"))
     match given.op:
         case _Unary.IS_NULL:
-            return Condition(path=path, op=_Field.EQUAL, value=null)
+            return Condition(path=path, op=_Field.EQUAL, value=null, unary=True)
         case _Unary.IS_NAN:
-            return Condition(path=path, op=_Field.EQUAL, value=nan)
+            return Condition(path=path, op=_Field.EQUAL, value=nan, unary=True)
         case _Unary.IS_NOT_NULL:
-            return Condition(path=path, op=_Field.NOT_EQUAL, value=null)
+            return Condition(path=path, op=_Field.NOT_EQUAL, value=null, unary=True)
         case _Unary.IS_NOT_NAN:
-            return Condition(path=path, op=_Field.NOT_EQUAL, value=nan)
+            return Condition(path=path, op=_Field.NOT_EQUAL, value=nan, unary=True)
     raise invalid("Unary filter must have an operator.")
 
 
 def _matcher(condition: Condition) -> Predicate:
     path, op = condition.path, condition.op
     if op in (_Field.ARRAY_CONTAINS, _Field.ARRAY_CONTAINS_ANY):
-        wanted = _keys(condition) if op == _Field.ARRAY_CONTAINS_ANY else {sort_key(condition.value)}
+        wanted = operands(condition)
 
         def contains(document: Document) -> bool:
             value = find_value(document.fields, path)
@@ -128,19 +140,23 @@ def _matcher(condition: Condition) -> Predicate:
 
         return contains
     if op == _Field.IN:
-        wanted = _keys(condition)
+        wanted = operands(condition)
         return lambda document: field_key(document, path) in wanted
-    null = bytes((NULL,))
     if op == _Field.NOT_IN:
-        unwanted = _keys(condition)
-        if null in unwanted:
-            return lambda _: False  # as the service answers: nothing is "not null" in that sense
-        return lambda document: (key := field_key(document, path)) not in (None, null) and key not in unwanted
+        unwanted = {sort_key(value) for value in condition.value.array_value.values}
+        if _NULL_KEY in unwanted:
+            return _nothing
+        return lambda document: (key := field_key(document, path)) not in (None, _NULL_KEY) and key not in unwanted
     given = sort_key(condition.value)
+    if given in _INCOMPARABLE and not condition.unary:
+        # "== null" and "> NaN" hold for no value; "!= NaN" holds for every one, NaN included.
+        if op == _Field.NOT_EQUAL and given == NAN:
+            return lambda document: field_key(document, path) not in (None, _NULL_KEY)
+        return _nothing
     if op == _Field.EQUAL:
         return lambda document: field_key(document, path) == given
     if op == _Field.NOT_EQUAL:
-        return lambda document: field_key(document, path) not in (None, null, given)
+        return lambda document: field_key(document, path) not in (None, _NULL_KEY, given)
     compare = _RANGES[op]
 
     def in_range(document: Document) -> bool:
@@ -151,8 +167,13 @@ def _matcher(condition: Condition) -> Predicate:
     return in_range
 
 
-def _keys(condition: Condition) -> set[bytes]:
-    values = condition.value.array_value.values
-    if condition.value.WhichOneof("value_type") != "array_value" or not values:
-        raise invalid("'IN', 'NOT_IN' and 'ARRAY_CONTAINS_ANY' filters require a non-empty ArrayValue.")
-    return {sort_key(value) for value in values}
+def _nothing(_: Document) -> bool:
+    return False
+
+
+def operands(condition: Condition) -> set[bytes]:
+    """The keys that an EQUAL, IN or ARRAY_CONTAINS(_ANY) condition looks for."""
+    if condition.op not in _LISTS:
+        return {sort_key(condition.value)}
+    keys = {sort_key(value) for value in condition.value.array_value.values}
+    return keys - _INCOMPARABLE if condition.op == _Field.IN else keys

@@ -17,7 +17,7 @@ from agent.sandbox.catalogue import Collection
 from agent.sandbox.filters import Condition, Predicate, conditions, conjuncts, field_key, predicate
 from agent.sandbox.keys import AFTER_DESCENDANTS, path_key, split_name, split_parent
 from agent.sandbox.order import sort_key
-from agent.sandbox.status import invalid, unimplemented
+from agent.sandbox.status import failed_precondition, invalid, unimplemented
 from agent.sandbox.values import NAME_FIELD, FieldPath, parse_field_path, project
 from agent.sandbox.view import Row, View
 
@@ -159,9 +159,9 @@ def plan(parent_name: str, query: Any) -> Query:
     if len(selectors) > 1:
         raise invalid("Only one collection selector is allowed in a query.")
     if query.offset < 0:
-        raise invalid("offset must not be negative")
+        raise invalid("offset is negative")
     if query.HasField("limit") and query.limit.value < 0:
-        raise invalid("limit must not be negative")
+        raise invalid("limit is negative")
     every = required = ()  # type: tuple[Condition, ...]
     matches = None
     if query.HasField("where"):
@@ -171,6 +171,13 @@ def plan(parent_name: str, query: Any) -> Query:
         if len(names) < len(every):
             matches = predicate(query.where)
     orders = _orders(query, every)
+    collection_id = selectors[0].collection_id if selectors else ""
+    name_ascending = len(orders) == 1 and not orders[0].descending
+    if not collection_id and not name_ascending:
+        raise invalid("kind is required for all orders except __key__ ascending")
+    if orders[0] == Order(path=NAME_FIELD, descending=True):
+        # As production without an index made for it, and Google's emulator always, answer.
+        raise failed_precondition("Firestore does not support descending key scans")
     low, high = _beneath(parent)
     low, high = _name_bounds(root, required, low, high)
     start, end = _cursor(query, "start_at", orders), _cursor(query, "end_at", orders)
@@ -179,7 +186,7 @@ def plan(parent_name: str, query: Any) -> Query:
     return Query(
         root=root,
         parent=tuple(parent),
-        collection_id=selectors[0].collection_id if selectors else "",
+        collection_id=collection_id,
         descendants=selectors[0].all_descendants if selectors else True,
         orders=orders,
         conditions=every,

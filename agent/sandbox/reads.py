@@ -42,6 +42,8 @@ from agent.sandbox.view import Row, View
 
 DEFAULT_PAGE = 300
 
+_DONE = b"\x30\x01"  # RunQueryResponse.done
+
 # A page stays below what a gRPC client accepts by default (4 MiB); the token says where to go on.
 _PAGE_BYTES = 3_900_000
 
@@ -151,15 +153,17 @@ class Reads:
         with self._view(query.root, given) as (view, transaction):
             remember(transaction, collections=query.collections(view))
             at = frames.delimited(b"\x1a", frames.timestamp(view.time))
-            first = at
             if given.WhichOneof("consistency_selector") == "new_transaction" and transaction is not None:
                 yield frames.delimited(b"\x12", transaction.id) + at
-                first = b""
+            # One message is held back, so that the last one can say that it is. Nothing found: it says only that.
+            held = None
             for framed in query.run(view):
-                yield framed + at
-                first = b""
-            if first:
-                yield first  # nothing found: a message with the read time alone
+                if held is None:
+                    held = framed + at + _skipped(query.offset)
+                    continue
+                yield held
+                held = framed + at
+            yield (held or at) + _DONE
 
     def run_aggregation_query(self, request: bytes) -> Iterator[bytes]:
         given = RunAggregationQueryRequest.FromString(request)
@@ -177,6 +181,11 @@ class Reads:
         query = plan(given.parent, given.structured_query)
         with self._view(query.root, given) as (view, _):
             return partition(query, given, view).SerializeToString()
+
+
+def _skipped(offset: int) -> bytes:
+    """RunQueryResponse.skipped_results."""
+    return b"\x20" + frames.varint(offset) if offset else b""
 
 
 def _mask(given: Any) -> tuple[FieldPath, ...] | None:

@@ -74,7 +74,7 @@ class Transactions:
         with self._lock:
             transaction = self._open.get(identity)
         if transaction is None or transaction.root != root:
-            raise invalid("The referenced transaction has expired or is no longer valid.")
+            raise invalid("Transaction is invalid or closed.")
         return transaction
 
     def end(self, identity: bytes, root: str) -> Transaction:

@@ -62,7 +62,7 @@ def _transformed(old: Value | None, transform: Any, time: int) -> tuple[Value, V
         raise invalid("Transform must have an operation.")
     operand = getattr(transform, kind)
     if operand.WhichOneof("value_type") not in _NUMBERS:
-        raise invalid(f"The {kind} transform takes a number.")
+        raise invalid("Input must be int64 or double.")
     if old is None or old.WhichOneof("value_type") not in _NUMBERS:
         return operand, operand
     value = _sum(old, operand) if kind == "increment" else _extreme(old, operand, largest=kind == "maximum")

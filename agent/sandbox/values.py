@@ -14,6 +14,7 @@ from agent.sandbox.status import invalid
 MAX_DOCUMENT_BYTES = 1_048_576
 MAX_FIELD_DEPTH = 20
 MAX_FIELD_NAME_BYTES = 1_500
+_MAX_VALUE_BYTES = MAX_DOCUMENT_BYTES - 89
 
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
 _SEGMENT = re.compile(r"`((?:[^`\\]|\\.)*)`|([^`.~*/\[\]]+)")
@@ -37,14 +38,14 @@ def parse_field_path(text: str) -> FieldPath:
     while True:
         found = _SEGMENT.match(text, position)
         if not found:
-            raise invalid(f'Invalid field path "{text}".')
+            raise invalid(f'Invalid property path "{text}".')
         quoted, plain = found.groups()
         segments.append(re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain)
         position = found.end()
         if position == len(text):
             return tuple(segments)
         if text[position] != ".":
-            raise invalid(f'Invalid field path "{text}".')
+            raise invalid(f'Invalid property path "{text}".')
         position += 1
 
 
@@ -109,18 +110,18 @@ def check_fields(document: Document) -> None:
 
 def _check_name(name: str) -> None:
     if not name:
-        raise invalid("Document fields must not be empty.")
+        raise invalid("The property.name is the empty string.")
     if name.startswith("__") and _RESERVED.match(name):
         raise invalid(f"field name {name} is reserved")
     if len(name) > MAX_FIELD_NAME_BYTES // 4 and len(name.encode()) > MAX_FIELD_NAME_BYTES:
-        raise invalid(f"The property name is longer than {MAX_FIELD_NAME_BYTES} bytes.")
+        raise invalid(f"The property.name is longer than {MAX_FIELD_NAME_BYTES} bytes.")
 
 
 def _check_value(value: Value, name: str, depth: int) -> None:
     kind = value.WhichOneof("value_type")
+    if kind in ("map_value", "array_value") and depth > MAX_FIELD_DEPTH:
+        raise invalid(f"Property {name} contains an invalid nested entity.")
     if kind == "map_value":
-        if depth >= MAX_FIELD_DEPTH:
-            raise invalid(f"Property {name} contains an invalid nested entity.")
         fields = value.map_value.fields
         is_typed = "__type__" in fields  # how vectors and later types are written
         for inner, content in fields.items():
@@ -132,8 +133,16 @@ def _check_value(value: Value, name: str, depth: int) -> None:
             if element.WhichOneof("value_type") == "array_value":
                 raise invalid("Cannot convert an array value in an array value.")
             _check_value(element, name, depth + 1)
+    elif kind in ("string_value", "bytes_value"):
+        content = getattr(value, kind)
+        if len(content) > _MAX_VALUE_BYTES // 4 and len(_encoded(content)) > _MAX_VALUE_BYTES:
+            raise invalid(f'The value of property "{name}" is longer than {_MAX_VALUE_BYTES} bytes.')
     elif kind is None:
-        raise invalid("Cannot convert a Value with no type.")
+        raise invalid("Cannot convert firestore.v1.Value with type unset.")
+
+
+def _encoded(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
 
 
 def document_size(document: Document) -> int:

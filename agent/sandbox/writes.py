@@ -23,6 +23,7 @@ from agent.sandbox.transforms import apply_transforms
 from agent.sandbox.values import (
     MAX_DOCUMENT_BYTES,
     MAX_FIELD_DEPTH,
+    MAX_FIELD_NAME_BYTES,
     check_fields,
     document_size,
     merge_masked,
@@ -32,8 +33,10 @@ from agent.sandbox.values import (
 # A document this small on the wire can't be over the limit in the service's own count of bytes.
 _SURELY_SMALL = 500_000
 
-# A value nested deep enough to be refused starts a map or an array twenty times over.
-_NESTING = re.compile(rb"[\x32\x4a][\x00-\xff]{1,4}?\x0a", re.DOTALL)
+# What a document that breaks a rule looks like on the wire; so may a few that don't, and those are parsed for nothing.
+_NESTING = re.compile(rb"[\x32\x4a][\x00-\xff]{1,4}?\x0a", re.DOTALL)  # the start of a map or an array
+_ARRAY_IN_ARRAY = re.compile(rb"\x4a[\x00-\xff]{1,4}?\x0a[\x00-\xff]{1,4}?\x4a", re.DOTALL)
+_LONG_NAME = re.compile(rb"\x0a[\x80-\xff][\x0b-\xff]", re.DOTALL)  # field 1 of 1,408 bytes or more
 
 
 class Target:
@@ -225,15 +228,18 @@ def _content(raw: bytes, update: Any) -> bytes:
 
 def _is_suspect(raw: bytes, start: int) -> bool:
     """Whether a document has to be parsed to know that it is within the rules; rarely true, and cheap to ask."""
-    return (
+    if (
         len(raw) > _SURELY_SMALL
         or raw.find(b"__", start) >= 0  # perhaps a reserved name
         or raw.find(b"\x0a\x00", start) >= 0  # perhaps an empty one
-        # perhaps nested too deep: each level has the tag of a map or an array
-        or (
-            raw.count(b"\x32") + raw.count(b"\x4a") >= MAX_FIELD_DEPTH and len(_NESTING.findall(raw)) >= MAX_FIELD_DEPTH
-        )
-    )
+        or raw.find(b"\x12\x00", start) >= 0  # perhaps a value without a type
+        or (len(raw) > MAX_FIELD_NAME_BYTES and _LONG_NAME.search(raw, start))
+    ):
+        return True
+    arrays = raw.count(b"\x4a")
+    if arrays > 1 and _ARRAY_IN_ARRAY.search(raw, start):
+        return True
+    return arrays + raw.count(b"\x32") >= MAX_FIELD_DEPTH and len(_NESTING.findall(raw)) >= MAX_FIELD_DEPTH
 
 
 def write_result(updated: int, results: Sequence[Value] = ()) -> bytes:
