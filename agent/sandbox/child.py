@@ -7,6 +7,7 @@ of the proxy and the application (:mod:`agent.sandbox.companions`); the children
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -137,7 +138,13 @@ def say(line: Line) -> None:
     sys.stdout.flush()
 
 
-def serve(answer: Callable[[Line], Line]) -> None:
-    """Called in the child: answer the parent's lines until it closes the pipe or ends."""
-    for line in sys.stdin:
-        say(answer(json.loads(line)))
+async def serve(answer: Callable[[Line], Line]) -> None:
+    """Called in a child that lives on an event loop: answer the parent's lines until it closes the pipe or ends."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        async for line in reader:
+            say(answer(json.loads(line)))
+    finally:
+        pipe.close()

@@ -6,9 +6,12 @@ Called by the demo, by drills and by tests. The processes themselves are :mod:`a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from agent.faults import Misconfigured, MisconfiguredReason
 from agent.sandbox.child import Child
 from agent.sandbox.injection import Fault, ProxyStats
 
@@ -58,3 +61,83 @@ def start_proxy(upstream: str, *, port: int = 0) -> ProxyProcess:
     """
     arguments = ["--upstream", upstream, "--port", str(port)]
     return ProxyProcess(Child("agent.sandbox.proxy", arguments, name="proxy"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplicationStats:
+    """What the application did and saw, since it started.
+
+    Args:
+        operations: by query; failed ones included.
+        errors: by query, only queries with any.
+        under_way: operations sent and not yet answered.
+        in_maintenance: whether it has stopped its traffic because the flag says so.
+        paused_seconds: how long it has been stopped, in all.
+    """
+
+    operations: Mapping[str, int]
+    errors: Mapping[str, int]
+    under_way: int
+    in_maintenance: bool
+    paused_seconds: float
+
+    @property
+    def error_ratio(self) -> float:
+        """Share of operations that failed; 0 before the first."""
+        total = sum(self.operations.values())
+        return sum(self.errors.values()) / total if total else 0.0
+
+
+class ApplicationProcess:
+    """The running application; a context manager that stops it. See :func:`start_application`."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self.url: str = child.ready["url"]
+
+    @property
+    def metrics_url(self) -> str:
+        """Prometheus text, or OpenMetrics with exemplars."""
+        return f"{self.url}/metrics"
+
+    @property
+    def health_url(self) -> str:
+        """200 if the last user lookup worked or the application is in maintenance, else 503."""
+        return f"{self.url}/api/health"
+
+    def stats(self) -> ApplicationStats:
+        """The figures now."""
+        return ApplicationStats(**self._child.ask({"do": "stats"}))
+
+    def stop(self) -> None:
+        """End the process."""
+        self._child.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_application(
+    host: str, project: str, *, rate: float = 50.0, seed: int = 0, port: int = 0
+) -> ApplicationProcess:
+    """Start the application in front of a database that holds the first user's data.
+
+    Args:
+        host: ``host:port`` of the Firestore, or of a proxy in front of it.
+        rate: operations a second.
+
+    Raises:
+        Misconfigured: ADDRESS if nothing answers at ``host`` or the project has no users or lessons.
+        Transient: ``WORKER_DIED`` if the process doesn't come up.
+    """
+    arguments = ["--host", host, "--project", project, "--rate", str(rate), "--seed", str(seed), "--port", str(port)]
+    child = Child("agent.sandbox.application", arguments, name="application")
+    if "error" in child.ready:
+        child.stop()
+        raise Misconfigured(MisconfiguredReason.ADDRESS, child.ready["error"], hint=child.ready["hint"])
+    return ApplicationProcess(child)

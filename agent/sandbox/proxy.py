@@ -222,19 +222,13 @@ def _answer(injector: Injector, line: Line) -> Line:
 async def run(upstream: str, port: int) -> None:
     """Serve on loopback until the parent goes; says ``{"host": ...}`` when ready."""
     injector = Injector()
-    loop = asyncio.get_running_loop()
-
-    async def steer(line: Line) -> Line:
-        return _answer(injector, line)
-
     async with grpc.aio.insecure_channel(upstream, options=_UPSTREAM_OPTIONS) as channel:
         server = grpc.aio.server(options=_SERVER_OPTIONS)
         server.add_generic_rpc_handlers((PassThrough(channel, injector),))
         bound = server.add_insecure_port(f"127.0.0.1:{port}")
         await server.start()
         say({"host": f"127.0.0.1:{bound}"})
-        # Lines are read on a thread and answered on the loop, which owns the injector.
-        await asyncio.to_thread(serve, lambda line: asyncio.run_coroutine_threadsafe(steer(line), loop).result())
+        await serve(lambda line: _answer(injector, line))
         await server.stop(None)
 
 
