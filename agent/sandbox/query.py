@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from agent.firestore.protos import Document, StructuredQuery, Value
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Collection
-from agent.sandbox.filters import Condition, Predicate, conditions, conjuncts, field_key, predicate
+from agent.sandbox.filters import Condition, Predicate, conditions, conjuncts, field_key, operands, predicate
 from agent.sandbox.keys import AFTER_DESCENDANTS, path_key, split_name, split_parent
 from agent.sandbox.order import sort_key
 from agent.sandbox.status import failed_precondition, invalid, unimplemented
@@ -22,6 +24,8 @@ from agent.sandbox.values import NAME_FIELD, FieldPath, parse_field_path, projec
 from agent.sandbox.view import Row, View
 
 _Field = StructuredQuery.FieldFilter
+ELEMENTS = frozenset({_Field.ARRAY_CONTAINS, _Field.ARRAY_CONTAINS_ANY})
+_EQUALITIES = ELEMENTS | {_Field.EQUAL, _Field.IN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,20 +77,42 @@ class Query:
             return (frames.without_fields(row[3], row[1], row[2]) for _, row in rows)
         return (projected(row, self.projection) for _, row in rows)
 
+    @property
+    def selective(self) -> Condition | None:
+        """The condition that an index can answer: the first equality, of a field or of an array's elements."""
+        return next((c for c in self.required if c.op in _EQUALITIES and c.path != NAME_FIELD and not c.unary), None)
+
     def rows(self, view: View) -> Iterator[tuple[Collection, Row]]:
         """The matching rows in order, offset and limit not yet applied."""
-        candidates = view.walk(
-            self.collections(view),
-            low=self.low,
-            high=self.high,
-            descending=self.in_name_order and self.orders[0].descending,
-        )
+        candidates = self._candidates(view)
         matches = self.matches
         if self.in_name_order:
             if matches is None:
                 return candidates
             return ((c, row) for c, row in candidates if matches(frames.parse(row[3])))
         return self._sorted(candidates)
+
+    def _candidates(self, view: View) -> Iterator[tuple[Collection, Row]]:
+        """Rows in name order that hold all results: from an index where there is one, else all in range."""
+        condition = self.selective
+        collections = self.collections(view)
+        if condition is None:
+            return view.walk(collections, low=self.low, high=self.high)
+        found: list[tuple[bytes, Collection, Row]] = []
+        rest = []
+        for collection in collections:
+            rows = view.candidates(collection, condition.path, operands(condition), elements=condition.op in ELEMENTS)
+            if rows is None:
+                rest.append(collection)
+                continue
+            full = ((collection.prefix + row[0], collection, row) for row in rows)
+            found += [item for item in full if self.low <= item[0] < self.high]
+        scanned = view.walk(rest, low=self.low, high=self.high)
+        if not found:
+            return scanned
+        found.sort(key=itemgetter(0))
+        others = ((collection.prefix + row[0], collection, row) for collection, row in scanned)
+        return ((collection, row) for _, collection, row in merge(found, others, key=itemgetter(0)))
 
     def _sorted(self, candidates: Iterator[tuple[Collection, Row]]) -> Iterator[tuple[Collection, Row]]:
         found: list[tuple[tuple[bytes, ...], Collection, Row]] = []

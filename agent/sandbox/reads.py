@@ -33,7 +33,7 @@ from agent.sandbox.keys import (
     split_parent,
 )
 from agent.sandbox.partition import partition
-from agent.sandbox.query import plan, projected
+from agent.sandbox.query import ELEMENTS, Query, plan, projected
 from agent.sandbox.status import invalid, not_found
 from agent.sandbox.store import Store
 from agent.sandbox.transactions import Transaction, Transactions, remember
@@ -150,6 +150,7 @@ class Reads:
     def run_query(self, request: bytes) -> Iterator[bytes]:
         given = RunQueryRequest.FromString(request)
         query = plan(given.parent, given.structured_query)
+        self._prepare(query)
         with self._view(query.root, given) as (view, transaction):
             remember(transaction, collections=query.collections(view))
             at = frames.delimited(b"\x1a", frames.timestamp(view.time))
@@ -168,6 +169,7 @@ class Reads:
     def run_aggregation_query(self, request: bytes) -> Iterator[bytes]:
         given = RunAggregationQueryRequest.FromString(request)
         query = plan(given.parent, given.structured_aggregation_query.structured_query)
+        self._prepare(query)
         with self._view(query.root, given) as (view, transaction):
             remember(transaction, collections=query.collections(view))
             reply = aggregate(query, given.structured_aggregation_query.aggregations, view)
@@ -175,6 +177,15 @@ class Reads:
             if given.WhichOneof("consistency_selector") == "new_transaction" and transaction is not None:
                 reply.transaction = transaction.id
         yield reply.SerializeToString()
+
+    def _prepare(self, query: Query) -> None:
+        """Have the index that ``query`` can use."""
+        condition = query.selective
+        if condition is not None:
+            for collection in self._store.catalogue.select(
+                query.root, query.parent, query.collection_id, descendants=query.descendants
+            ):
+                self._store.index(collection, condition.path, elements=condition.op in ELEMENTS)
 
     def partition_query(self, request: bytes) -> bytes:
         given = PartitionQueryRequest.FromString(request)

@@ -23,9 +23,12 @@ from pathlib import Path
 
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, MisconfiguredReason
+from agent.sandbox import field_indexes
 from agent.sandbox.catalogue import Catalogue, Collection
+from agent.sandbox.field_indexes import FieldIndexes
 from agent.sandbox.timeline import Timeline
 from agent.sandbox.transaction import Commit
+from agent.sandbox.values import FieldPath
 from agent.sandbox.view import View
 
 READ_WINDOW = timedelta(hours=1)  # what the service promises without point-in-time recovery
@@ -78,7 +81,7 @@ class Store:
         try:
             place.mkdir(parents=True, exist_ok=True)
             self._writer = self._connect(cache_kib=64_000)
-            self._writer.executescript(_SCHEMA)
+            self._writer.executescript(_SCHEMA + field_indexes.SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise Misconfigured(
                 MisconfiguredReason.NOT_WRITABLE,
@@ -90,6 +93,7 @@ class Store:
         self.catalogue = Catalogue()
         for identity, root, path in self._writer.execute("SELECT id, root, path FROM collections"):
             self.catalogue.add(Collection.of(identity, root, path))
+        self.indexes = FieldIndexes(self._writer)
         self._writing = threading.Lock()
         self._connections = [self._connect(cache_kib=8_000) for _ in range(readers)]
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
@@ -133,6 +137,16 @@ class Store:
                 self.catalogue.add(known)
             return known
 
+    def index(self, collection: Collection, path: FieldPath, *, elements: bool) -> None:
+        """Index a field of ``collection`` if that is worth it and not done yet; writers wait meanwhile."""
+        if self.indexes.find(collection, path, elements=elements):
+            return
+        with self.view() as view:
+            if not view.is_large(collection):
+                return
+        with self._writing:
+            self.indexes.build(self._writer, collection, path, elements=elements)
+
     @contextmanager
     def view(self, read_time: int | None = None) -> Iterator[View]:
         """The database at ``read_time`` (microseconds), or as it is now; stable for as long as it is open.
@@ -152,7 +166,7 @@ class Store:
                 (last,) = connection.execute("SELECT last FROM clock").fetchone()
                 # Without a read time, a commit that slipped in since is simply part of "now".
                 moment = max(settled, last) if read_time is None else settled
-                yield View(connection, self.catalogue, time=moment, current=last <= moment)
+                yield View(connection, self.catalogue, self.indexes, time=moment, current=last <= moment)
             finally:
                 connection.execute("COMMIT")
         finally:
@@ -166,7 +180,7 @@ class Store:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
-                    yield Commit(self._writer, time=moment)
+                    yield Commit(self._writer, self.indexes, time=moment)
                     self._writer.execute("UPDATE clock SET last = ?", (moment,))
                     self._forget()
                 except BaseException:

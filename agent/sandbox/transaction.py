@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Collection
+from agent.sandbox.field_indexes import FieldIndexes, insert, replace
 from agent.sandbox.frames import body, frame
 
 
@@ -31,8 +32,10 @@ class Stored:
 class Commit:
     """Changes that become visible together at ``time`` (microseconds)."""
 
-    def __init__(self, connection: sqlite3.Connection, *, time: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, indexes: FieldIndexes, *, time: int) -> None:
+        self._connection = connection
         self._execute = connection.execute
+        self._indexes = indexes
         self.time = time
 
     def find(self, collection: Collection, key: bytes) -> Stored | None:
@@ -50,10 +53,13 @@ class Commit:
             The document's update time: the old one if nothing changes, as the service does it.
         """
         if stored is None:
-            self._execute(
+            framed = frame(content, self.time, self.time)
+            made = self._execute(
                 "INSERT INTO documents (collection, key, created, updated, frame) VALUES (?, ?, ?, ?, ?)",
-                (collection.id, key, self.time, self.time, frame(content, self.time, self.time)),
+                (collection.id, key, self.time, self.time, framed),
             )
+            for index in self._indexes.of(collection):
+                insert(self._connection, index, [(made.lastrowid or 0, framed)])
             return self.time
         unchanged = frame(content, stored.created, stored.updated)
         if len(unchanged) == len(stored.frame) and (
@@ -61,15 +67,17 @@ class Commit:
         ):
             return stored.updated
         self._keep(stored)
-        self._execute(
-            "UPDATE documents SET updated = ?, frame = ? WHERE id = ?",
-            (self.time, frame(content, stored.created, self.time), stored.id),
-        )
+        framed = frame(content, stored.created, self.time)
+        self._execute("UPDATE documents SET updated = ?, frame = ? WHERE id = ?", (self.time, framed, stored.id))
+        for index in self._indexes.of(collection):
+            replace(self._connection, index, stored.id, stored.frame, framed)
         return self.time
 
-    def remove(self, stored: Stored) -> None:
+    def remove(self, collection: Collection, stored: Stored) -> None:
         """Delete the document."""
         self._keep(stored)
+        for index in self._indexes.of(collection):
+            replace(self._connection, index, stored.id, stored.frame, None)
         self._execute("DELETE FROM documents WHERE id = ?", (stored.id,))
 
     def changed_since(self, moment: int, collection: Collection, key: bytes | None = None) -> bool:

@@ -11,7 +11,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from agent.sandbox.catalogue import Catalogue, Collection, Run, clip, in_name_order
+from agent.sandbox.field_indexes import WORTHWHILE, FieldIndexes
 from agent.sandbox.keys import AFTER_DESCENDANTS
+from agent.sandbox.values import FieldPath
 
 Row = tuple[bytes, int, int, bytes]  # key, created and updated in microseconds, framed document
 
@@ -31,8 +33,17 @@ class View:
         current: nothing visible to the connection was committed after ``time``.
     """
 
-    def __init__(self, connection: sqlite3.Connection, catalogue: Catalogue, *, time: int, current: bool) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        catalogue: Catalogue,
+        indexes: FieldIndexes,
+        *,
+        time: int,
+        current: bool,
+    ) -> None:
         self._connection = connection
+        self._indexes = indexes
         self.catalogue = catalogue
         self.time = time
         self.current = current
@@ -100,6 +111,35 @@ class View:
             ).fetchone()
             return int(number)
         return sum(1 for _ in self.keys(run))
+
+    def is_large(self, collection: Collection) -> bool:
+        """Whether an index of ``collection`` pays."""
+        found = self._connection.execute(
+            "SELECT 1 FROM documents WHERE collection = ? LIMIT 1 OFFSET ?", (collection.id, WORTHWHILE)
+        ).fetchone()
+        return found is not None
+
+    def candidates(
+        self, collection: Collection, path: FieldPath, keys: Iterable[bytes], *, elements: bool
+    ) -> list[Row] | None:
+        """Documents of ``collection`` whose field at ``path`` has one of ``keys``, in key order.
+
+        ``None`` where no index can tell: there is none, it is newer than this view, or the view is of the past.
+        """
+        index = self._indexes.find(collection, path, elements=elements)
+        if index is None or not self.current:
+            return None
+        if not self._connection.execute("SELECT 1 FROM field_indexes WHERE id = ?", (index.id,)).fetchone():
+            return None
+        found: dict[bytes, Row] = {}
+        for key in keys:
+            for row in self._connection.execute(
+                "SELECT d.key, d.created, d.updated, d.frame FROM field_entries AS e"
+                " JOIN documents AS d ON d.id = e.document WHERE e.field = ? AND e.value = ?",
+                (index.id, key),
+            ):
+                found[row[0]] = row
+        return [found[key] for key in sorted(found)]
 
     def holds_documents(self, collection: Collection) -> bool:
         """Whether ``collection`` has a document."""

@@ -138,7 +138,7 @@ class PlainWrite:
             check_precondition(self._condition, stored, target.name)
         if self._content is None:
             if stored is not None:
-                commit.remove(stored)
+                commit.remove(target.collection, stored)
             return b""
         return write_result(commit.put(target.collection, target.key, self._content, stored))
 
