@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from agent.promql.adapter import parse
 from agent.promql.expressions import (
+    SET_OPERATORS,
     Aggregate,
     Binary,
     Call,
@@ -31,12 +32,12 @@ class Plan:
         root: interned: plans that share a sub-expression share its node.
         witness: the same expression with its filters opened. An element that ``root`` lacks but ``witness`` has was
             looked at and found wanting; one that both lack was not there to look at. This is how an alert knows
-            "false" from "no data".
+            "false" from "no data". ``None`` where the expression does not filter: what it lacks is not so.
     """
 
     text: str
     root: Node
-    witness: Node
+    witness: Node | None
 
     @property
     def kind(self) -> Kind:
@@ -65,29 +66,51 @@ def compile_expression(text: str) -> Plan:
     for node in walk(root):
         if isinstance(node, Call) and node.function in ("label_replace", "label_join"):
             renaming(node.function, tuple(each.value for each in node.arguments if isinstance(each, Text)))
-    return Plan(text, root, _opened(root))
+    return Plan(text, root, _witness(root))
 
 
-def _opened(node: Node) -> Node:
-    """``node`` with every filter replaced by its witness, as far as the filters decide about elements.
+_ABSENCE = frozenset({"absent", "absent_over_time"})
+_SHUT = frozenset({"scalar", "vector"})
+
+
+def _witness(root: Node) -> Node | None:
+    opened = _opened(root)
+    return None if opened is root else opened
+
+
+def _opened(node: Node) -> Node | None:
+    """``node`` with its filters replaced by witnesses; ``None`` where absence itself is the answer.
 
     Filters inside arithmetic stay shut: ``a / (b > 10)`` says that there is no ratio without enough of ``b``, which
     is want of data, not an answer.
     """
     if isinstance(node, Binary):
-        if node.operator == "unless":
-            return _opened(node.left)
-        if node.operator in ("and", "or"):
-            return intern(replace(node, left=_opened(node.left), right=_opened(node.right)))
-        if node.comparison is Comparison.FILTER:
-            return intern(
-                replace(node, left=_opened(node.left), right=_opened(node.right), comparison=Comparison.WITNESS)
-            )
-        return node
+        return _opened_binary(node)
     if isinstance(node, Aggregate):
-        return intern(replace(node, operand=_opened(node.operand)))
+        operand = _opened(node.operand)
+        return None if operand is None else intern(replace(node, operand=operand))
     if isinstance(node, Negate):
-        return intern(replace(node, operand=_opened(node.operand)))
-    if isinstance(node, Call):
-        return intern(replace(node, arguments=tuple(_opened(each) for each in node.arguments)))
+        operand = _opened(node.operand)
+        return None if operand is None else intern(replace(node, operand=operand))
+    if isinstance(node, Call) and node.function not in _SHUT:
+        arguments = [_opened(each) for each in node.arguments]
+        found = tuple(each for each in arguments if each is not None)
+        if node.function in _ABSENCE or len(found) < len(arguments):
+            return None
+        return intern(replace(node, arguments=found))
     return node
+
+
+def _opened_binary(node: Binary) -> Node | None:
+    if node.operator not in SET_OPERATORS and node.comparison is not Comparison.FILTER:
+        return node
+    left, right = _opened(node.left), _opened(node.right)
+    if node.operator == "unless":
+        return left
+    if node.operator == "or":
+        return None if left is None or right is None else intern(replace(node, left=left, right=right))
+    if left is None or right is None:
+        # `x > 1 and absent(y)`: what is known of x alone decides.
+        return right if left is None else left
+    comparison = Comparison.WITNESS if node.comparison is Comparison.FILTER else None
+    return intern(replace(node, left=left, right=right, comparison=comparison))

@@ -1,0 +1,40 @@
+"""alerting: rule files in Prometheus's format, the alert state machine, and the evaluation of rule groups.
+
+Belongs here: loading and checking rules, templates of labels and annotations, states and their persistence, rule
+scripts (promtool's unit-test format). Does not belong here: the query language (``promql``), who is told of an alert
+(``notifications``), what is done about it (``decisions``).
+"""
+
+from agent.alerting.alert import Alert, AlertState
+from agent.alerting.evaluator import GroupStatus, Health, RuleEvaluator, RuleStatus, TickResult
+from agent.alerting.exemplars import Exemplars, StoredExemplars, no_exemplars
+from agent.alerting.files import load_rules, parse_duration
+from agent.alerting.rules import AlertRule, RecordingRule, Rule, RuleGroup, RuleSet
+from agent.alerting.states import Observation, Patience, Reason, Sight, Timer, Transition, transition
+
+__all__ = [
+    "Alert",
+    "AlertRule",
+    "AlertState",
+    "Exemplars",
+    "GroupStatus",
+    "Health",
+    "Observation",
+    "Patience",
+    "Reason",
+    "RecordingRule",
+    "Rule",
+    "RuleEvaluator",
+    "RuleGroup",
+    "RuleSet",
+    "RuleStatus",
+    "Sight",
+    "StoredExemplars",
+    "TickResult",
+    "Timer",
+    "Transition",
+    "load_rules",
+    "no_exemplars",
+    "parse_duration",
+    "transition",
+]
