@@ -44,6 +44,9 @@ _NO_DETAILS: Mapping[str, str] = {}
 class Notifier:
     """Tells people.
 
+    Its methods may be called from any thread, but not inside a transaction of the state file: the notifier's own lock
+    comes first.
+
     Args:
         policy: the runbook.
         channels: those that are configured, one of a kind.
@@ -179,17 +182,27 @@ class Notifier:
             self._announce(told, message, kind, incident.channels, now)
 
     def change(self, subject: str, text: str, details: Mapping[str, str] = _NO_DETAILS, *, trace_id: str = "") -> None:
-        """Say that something was changed (a migration or a rollback started or ended) without calling anybody.
+        """Say that something was changed (a migration started or ended) without calling anybody.
 
         Args:
             subject: what it is about, e.g. a migration run's id; changes of one subject keep their order.
         """
-        now = self._clock.now()
-        message = self._composer.note(text, "", Urgency.INFO, details, trace_id)
         with self._lock:
             channels = among(standing_channels(self._policy), self._channels).channels
-            self._book.announce_loose(subject, message, channels, now)
-        self._dispatcher.wake()
+            self._change(subject, text, details, channels, trace_id)
+
+    def recovery_started(
+        self,
+        recovery_id: str,
+        text: str,
+        details: Mapping[str, str] = _NO_DETAILS,
+        *,
+        condition: str = "",
+        trace_id: str = "",
+    ) -> None:
+        """A recovery has begun: a note on its incident and a change event."""
+        with self._lock:
+            self._recovery_news(recovery_id, text, details, condition, "", trace_id)
 
     def recovery_stuck(
         self,
@@ -238,7 +251,7 @@ class Notifier:
         cured: bool = True,
         trace_id: str = "",
     ) -> None:
-        """A recovery has ended, well or not: a note on its incident, and the end of its page if it had been stuck.
+        """A recovery has ended, well or not: a note, a change event, and the end of its page if it had been stuck.
 
         Args:
             cured: ``text`` is what will have ended the trouble.
@@ -251,8 +264,7 @@ class Notifier:
                 left = tuple(other for other in stuck.pins if other != pin)
                 self._book.save(replace(stuck, pins=left, cure=text))
                 self._settle(RECOVERY, (), now, now)
-            cure = text if cured else ""
-            self.note(condition or RECOVERY, text, Urgency.INFO, details, cure=cure, trace_id=trace_id)
+            self._recovery_news(recovery_id, text, details, condition, text if cured else "", trace_id)
 
     # --- what is known ----------------------------------------------------------------------------------------------
 
@@ -328,6 +340,24 @@ class Notifier:
         self, incident: Incident, message: Message, kind: Kind, channels: Sequence[ChannelKind], now: datetime
     ) -> None:
         self._book.announce(incident, message, kind, channels, now)
+        self._dispatcher.wake()
+
+    def _recovery_news(
+        self, recovery_id: str, text: str, details: Mapping[str, str], condition: str, cure: str, trace_id: str
+    ) -> None:
+        if self._book.find(condition) is None:
+            self.change(recovery_id, text, details, trace_id=trace_id)
+            return
+        self.note(condition, text, Urgency.INFO, details, cure=cure, trace_id=trace_id)
+        # PagerDuty lists changes apart from alerts, beside every incident of the service. Elsewhere the note is enough.
+        if ChannelKind.PAGERDUTY in self._channels:
+            self._change(recovery_id, text, details, (ChannelKind.PAGERDUTY,), trace_id)
+
+    def _change(
+        self, subject: str, text: str, details: Mapping[str, str], channels: Sequence[ChannelKind], trace_id: str
+    ) -> None:
+        message = self._composer.note(text, "", Urgency.INFO, details, trace_id)
+        self._book.announce_loose(subject, message, channels, self._clock.now())
         self._dispatcher.wake()
 
     # --- inside: deliveries -----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from agent.faults import Permanent, PermanentReason, Refused, RefusedReason
 from agent.runbook import Policy
 from agent.state import StateFile
 from agent.telemetry import quiet_telemetry
-from tests.decisions.scene import CHANGE, CLEAR, NOW, ONSET, RESTORE, START, matrix_alert
+from tests.decisions.scene import CHANGE, CLEAR, NOW, RESTORE, matrix_alert
 
 HOUR = timedelta(hours=1)
 NEEDS_RESTORE = replace(
@@ -221,11 +221,6 @@ def test_cooldown_and_daily_limit_are_counted_on_disk(policy: Policy, state: Sta
         alerts=(matrix_alert(since=clock.now()),),
     )
     assert verdicts(decisions, tomorrow) == [Verdict.ROLLBACK]
-
-
-def test_the_wall_clock_of_the_scene_is_consistent() -> None:
-    """Guards compare these moments; a slip here would make other tests pass for the wrong reason."""
-    assert START < ONSET < NOW
 
 
 def test_the_state_file_is_only_written_when_something_is_new(decisions: Decisions, state: StateFile) -> None:

@@ -64,7 +64,6 @@ def test_clear_evidence_rolls_back_at_once(policy: Policy) -> None:
 def test_the_reasons_say_what_was_measured_and_whether_the_time_is_enough(policy: Policy) -> None:
     """A rollback states the figure against the page's limit, the run, the way back and the arithmetic."""
     reasons = "\n".join(decided(policy, CLEAR).reasons)
-    assert "8% against >5% since 08:10:20 UTC" not in reasons
     assert "8% against >5% since 08:10:00 UTC" in reasons
     assert "run r1 (0001_schema_v2) started at 08:00:00 UTC, 10m before the trouble" in reasons
     assert "about 1m: 40s of writing, 20s of other steps; within the runbook's 5m" in reasons
