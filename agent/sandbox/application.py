@@ -37,7 +37,7 @@ from agent.firestore.protos import (
 )
 from agent.firestore.protos import Document as DocumentMessage
 from agent.sandbox.child import say, serve
-from agent.sandbox.companions import ApplicationStats
+from agent.sandbox.companions import APPLICATION_CALLER, ApplicationStats
 from agent.sandbox.frontdoor import Answer, FrontDoor
 from agent.sandbox.traffic import Operation, Traffic
 from agent.telemetry import Telemetry, quiet_telemetry
@@ -52,6 +52,7 @@ _SAMPLE = 2000  # users and lessons it knows at most
 _SYSTEM = "gcp.firestore"
 _STREAMING = ("RunQuery", "BatchGetDocuments")
 _OPTIONS = (
+    ("grpc.primary_user_agent", APPLICATION_CALLER),
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 50),

@@ -15,6 +15,8 @@ from agent.faults import Misconfigured, MisconfiguredReason
 from agent.sandbox.child import Child
 from agent.sandbox.injection import Fault, ProxyStats
 
+APPLICATION_CALLER = "sandbox-application"  # in the application's user agent, for faults that are its release's alone
+
 
 class ProxyProcess:
     """A running proxy; a context manager that stops it. See :func:`start_proxy`."""

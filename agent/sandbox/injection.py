@@ -77,6 +77,7 @@ class Fault:
         code: gRPC status name, for errors.
         methods: names of the RPCs concerned; ``None``: those the kind is about (reads for errors and latency, writes
             for corruption, all for a blackhole); empty: all.
+        caller: part of the user agent of the clients concerned, e.g. the application's; empty: whoever calls.
         direction: ``None``: the kind's own (responses for errors and latency, requests otherwise). An error on the
             response of a write is "applied, but the client never learns it".
         seed: of the dice; the same calls in the same order are bitten again.
@@ -89,6 +90,7 @@ class Fault:
     delay: float = 0.6
     code: str = "UNAVAILABLE"
     methods: tuple[str, ...] | None = None
+    caller: str = ""
     direction: Direction | None = None
     seed: int = 0
 
@@ -98,8 +100,10 @@ class Fault:
         if self.code not in grpc.StatusCode.__members__:
             raise ValueError(f"there is no gRPC status {self.code!r}")
 
-    def concerns(self, method: str) -> bool:
-        """Whether calls of ``method`` (the RPC's bare name) can be bitten."""
+    def concerns(self, method: str, caller: str) -> bool:
+        """Whether calls of ``method`` (the RPC's bare name) by ``caller`` (its user agent) can be bitten."""
+        if self.caller not in caller:
+            return False
         if self.methods is not None:
             return not self.methods or method in self.methods
         match self.kind:
@@ -143,13 +147,15 @@ class Message:
 
     Args:
         method: the RPC's bare name, e.g. ``RunQuery``.
-        ordinal: number of its call among the calls of the fault's methods since the fault was injected, from 1.
+        ordinal: number of its call among the calls that the fault concerns since it was injected, from 1.
+        caller: the client's user agent.
     """
 
     method: str
     direction: Direction
     payload: bytes
     ordinal: int = 1
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +223,7 @@ def decide(fault: Fault, message: Message, random: Random) -> Verdict:
     damaged depends on its name and the fault's seed, so that a batch that is sent again is damaged again in the same
     places.
     """
-    if message.direction is not fault.side or not fault.concerns(message.method):
+    if message.direction is not fault.side or not fault.concerns(message.method, message.caller):
         return _PASS
     if fault.marker not in message.payload:
         return _PASS

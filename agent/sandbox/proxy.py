@@ -48,7 +48,7 @@ _UPSTREAM_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
-_OWN_METADATA = ("user-agent",)  # set by each gRPC library for itself
+_USER_AGENT = "user-agent"  # each gRPC library sends its own
 
 
 class Refusal(Exception):
@@ -91,8 +91,9 @@ class Injector:
 class Passage:
     """One call on its way through: which faults it has met and what they decided."""
 
-    def __init__(self, method: str, injector: Injector) -> None:
+    def __init__(self, method: str, caller: str, injector: Injector) -> None:
         self._method = method.rpartition("/")[2]
+        self._caller = caller
         self._injector = injector
         self._ordinals: dict[ActiveFault, int] = {}
         self._settled: set[ActiveFault] = set()
@@ -104,11 +105,11 @@ class Passage:
             Refusal: if a fault ends the call here.
         """
         for active in self._injector.active:
-            if active in self._settled or not active.fault.concerns(self._method):
+            if active in self._settled or not active.fault.concerns(self._method, self._caller):
                 continue
             if active not in self._ordinals:
                 self._ordinals[active] = next(active.ordinals)
-            message = Message(self._method, direction, payload, self._ordinals[active])
+            message = Message(self._method, direction, payload, self._ordinals[active], self._caller)
             verdict = decide(active.fault, message, active.random)
             match verdict:
                 case Replace():
@@ -147,15 +148,14 @@ class PassThrough(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not gene
         stub = self._upstream.stream_stream(method)
 
         async def handle(_: Any, context: Any) -> None:
-            call = stub(
-                timeout=context.time_remaining(),
-                metadata=[pair for pair in context.invocation_metadata() if pair[0] not in _OWN_METADATA],
-            )
+            metadata = [pair for pair in context.invocation_metadata() if pair[0] != _USER_AGENT]
+            caller = next((value for key, value in context.invocation_metadata() if key == _USER_AGENT), "")
+            call = stub(timeout=context.time_remaining(), metadata=metadata)
             counts = self._injector.counts
             counts["calls"] += 1
             counts["open"] += 1
             try:
-                await self._relay(call, context, Passage(method, self._injector))
+                await self._relay(call, context, Passage(method, caller, self._injector))
             finally:
                 counts["open"] -= 1
 

@@ -217,6 +217,15 @@ def test_only_reads_of_migrated_documents_fail(channel: Any, proxy: ProxyProcess
     assert get(b"user schemaVersion 2") == b"user schemaVersion 2"
 
 
+def test_a_fault_of_one_client_leaves_the_others_alone(channel: Any, proxy: ProxyProcess) -> None:
+    """A release that can't read migrated documents is the application's trouble, not the agent's."""
+    proxy.inject(Fault(kind=FaultKind.ERRORS, share=1.0, caller="the-application"))
+    options = (("grpc.primary_user_agent", "the-application/2.0"),)
+    with grpc.insecure_channel(proxy.host, options=options) as application:
+        refused(lambda: unary(application, "GetDocument")(b"schemaVersion"))
+    assert unary(channel, "GetDocument")(b"schemaVersion") == b"schemaVersion"
+
+
 def test_a_stream_fails_at_the_migrated_document(channel: Any, proxy: ProxyProcess) -> None:
     """Results before the first migrated document arrive; then the call ends."""
     proxy.inject(Fault(kind=FaultKind.ERRORS, share=1.0))
