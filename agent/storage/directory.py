@@ -96,14 +96,7 @@ class DirectoryStorage:
         target = self._target(key)
         with self._translated(target):
             target.unlink(missing_ok=True)
-            folder = target.parent
-            while folder != self.path and folder.is_dir():
-                _sync_folder(folder)
-                try:
-                    folder.rmdir()
-                except OSError:
-                    break  # others live there
-                folder = folder.parent
+            self._tidy(target.parent)
 
     def usage(self) -> Usage:
         stored = sum(stored.size_bytes for stored in self.list())
@@ -122,6 +115,7 @@ class DirectoryStorage:
             if file.name.startswith(_TEMPORARY) and _nobody_writes(file):
                 with self._translated(file):
                     file.unlink(missing_ok=True)
+                    self._tidy(file.parent)
                 removed += 1
         return removed
 
@@ -132,6 +126,16 @@ class DirectoryStorage:
         for root, _, names in os.walk(folder):
             for name in names:
                 yield Path(root, name)
+
+    def _tidy(self, folder: Path) -> None:
+        """Make a removal durable, and remove the folders that it left empty."""
+        while folder != self.path and folder.is_dir():
+            _sync_folder(folder)
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # others live there
+            folder = folder.parent
 
     def _describe(self, key: str, target: Path) -> StoredObject:
         status = target.stat()

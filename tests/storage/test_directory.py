@@ -35,7 +35,7 @@ def test_a_killed_writer_leaves_nothing_listed_and_is_swept(tmp_path: Path) -> N
     assert storage.usage().stored_bytes == 0
     assert len(list((tmp_path / "a").iterdir())) == 1
     assert storage.sweep() == 1
-    assert list((tmp_path / "a").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
