@@ -17,7 +17,7 @@ import google.auth.transport.requests
 import grpc
 
 from agent.clock import Clock
-from agent.faults import Misconfigured, MisconfiguredReason, RunbookdError
+from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore.address import DatabaseAddress
 from agent.firestore.errors import from_rpc_error
 from agent.firestore.protos import SERVICE
@@ -104,7 +104,9 @@ class Channel:
         try:
             reply: bytes = call(request, timeout=deadline or self._deadline, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise self._failed(error, method, summary, self._clock.monotonic() - began) from error
+            translated = from_rpc_error(error, operation=method, address=self.address)
+            self._measured(method, summary, self._clock.monotonic() - began, str(translated.reason))
+            raise translated from error
         self._measured(method, summary, self._clock.monotonic() - began)
         return reply
 
@@ -126,7 +128,7 @@ class Channel:
             )
         monotonic = self._clock.monotonic
         waited = 0.0
-        ended = False
+        failure = ""
         call: Any = opener(request, timeout=deadline or self._deadline, metadata=self._metadata)
         try:
             replies = iter(call)
@@ -137,24 +139,18 @@ class Channel:
                 finally:
                     waited += monotonic() - began
                 if message is None:
-                    ended = True
                     break
                 yield message
         except grpc.RpcError as error:
-            ended = True
-            raise self._failed(error, method, summary, waited) from error
+            translated = from_rpc_error(error, operation=method, address=self.address)
+            failure = str(translated.reason)
+            raise translated from error
         finally:
-            if not ended:
-                call.cancel()
-        self._measured(method, summary, waited)
+            call.cancel()  # nothing, if it has ended
+            self._measured(method, summary, waited, failure)
 
     def close(self) -> None:
         self._channel.close()
-
-    def _failed(self, error: grpc.RpcError, method: str, summary: str, seconds: float) -> RunbookdError:
-        translated = from_rpc_error(error, operation=method, address=self.address)
-        self._measured(method, summary, seconds, str(translated.reason))
-        return translated
 
     def _measured(self, method: str, summary: str, seconds: float, error: str = "") -> None:
         attributes = {"db.system.name": "gcp.firestore", "db.operation.name": method}

@@ -144,13 +144,18 @@ class Firestore:
 
     def _server_time(self, deadline: float | None) -> datetime:
         request = BatchGetDocumentsRequest(database=self.address.root, documents=[self.address.name(_NOWHERE)])
+        moment: datetime | None = None
         for message in self._channel.stream(
             "BatchGetDocuments", request.SerializeToString(), summary="clock", deadline=deadline
         ):
             reply = BatchGetDocumentsResponse.FromString(message)
             if reply.HasField("read_time"):
-                return moment_of(reply.read_time)
-        raise Transient(TransientReason.SERVER_ERROR, f"BatchGetDocuments on {self.address} came without a read_time")
+                moment = moment_of(reply.read_time)
+        if moment is None:
+            raise Transient(
+                TransientReason.SERVER_ERROR, f"BatchGetDocuments on {self.address} came without a read_time"
+            )
+        return moment
 
     # --- many documents ----------------------------------------------------------------------------------------
 
@@ -242,11 +247,16 @@ class Firestore:
         request = count_of(query).SerializeToString()
 
         def attempt() -> int:
+            counted: int | None = None
             for message in self._channel.stream("RunAggregationQuery", request, summary="count"):
                 reply = RunAggregationQueryResponse.FromString(message)
                 if "n" in reply.result.aggregate_fields:
-                    return int(reply.result.aggregate_fields["n"].integer_value)
-            raise Transient(TransientReason.SERVER_ERROR, f"RunAggregationQuery on {self.address} came without a count")
+                    counted = int(reply.result.aggregate_fields["n"].integer_value)
+            if counted is None:
+                raise Transient(
+                    TransientReason.SERVER_ERROR, f"RunAggregationQuery on {self.address} came without a count"
+                )
+            return counted
 
         return self._retrying.call(attempt)
 
