@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from httpx2 import Response, TransportError
 from pagerduty import Error as PagerDutyError
 from pagerduty import EventsApiV2Client
 
@@ -62,10 +61,10 @@ class PagerDutyChannel:
         try:
             return self._deliver(notification)
         except PagerDutyError as error:
-            if isinstance(error.__cause__, TransportError):
+            if error.response is None:  # the package's sign for a network error
+                cause = error.__cause__ or error
                 raise Transient(
-                    TransientReason.UNAVAILABLE,
-                    f"PagerDuty can't be reached ({type(error.__cause__).__name__}: {error.__cause__})",
+                    TransientReason.UNAVAILABLE, f"PagerDuty can't be reached ({type(cause).__name__}: {cause})"
                 ) from error
             raise Permanent(PermanentReason.INVALID, f"PagerDuty refused the event ({error})") from error
 
@@ -112,7 +111,7 @@ class _Client(EventsApiV2Client):
         # The package insists on https; PagerDutyChannel has checked, and lets loopback pass.
         self._url = base_url.rstrip("/")
 
-    def postprocess(self, response: Response) -> None:
+    def postprocess(self, response: Any) -> None:
         if not response.is_success:
             raise refusal(
                 "PagerDuty",
