@@ -138,7 +138,8 @@ def start_application(
         Transient: ``WORKER_DIED`` if the process doesn't come up.
     """
     arguments = ["--host", host, "--project", project, "--rate", str(rate), "--seed", str(seed), "--port", str(port)]
-    child = Child("agent.sandbox.application", arguments, name="application")
+    # Generous: its first queries make the sandbox build indexes, and warm Google's emulator up.
+    child = Child("agent.sandbox.application", arguments, name="application", ready_within=120)
     if "error" in child.ready:
         child.stop()
         raise Misconfigured(MisconfiguredReason.ADDRESS, child.ready["error"], hint=child.ready["hint"])
