@@ -13,6 +13,7 @@ from agent.backup.manifest import BackupType, Manifest, Tally
 from agent.backup.ports import Database, Reader
 from agent.backup.restore import Change, ChangeSink, RestoreReport
 from agent.backup.retention import Candidate, Verdict, Why, decide_retention
+from agent.backup.scratch import sandbox_scratch
 from agent.backup.segments import Compression
 from agent.backup.verify import Scratch, VerifyReport
 
@@ -42,4 +43,5 @@ __all__ = [
     "consecutive_failures",
     "decide_retention",
     "missed_since",
+    "sandbox_scratch",
 ]

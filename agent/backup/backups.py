@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from agent.backup.catalogue import Catalogue, Entry, Interrupted
@@ -449,6 +449,7 @@ class Backups:
                 span["restore.conflicts"] = report.conflicts
                 if not report.failed:
                     self._catalogue.clear_restoring(target, None if not recipe.collections else backup)
+                self._catalogue.keep_report(backup, asdict(report))
                 return report
 
     def export(

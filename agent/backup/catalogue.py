@@ -8,10 +8,11 @@ manifest live small sealed records: ``verified.json`` (the result of the newest 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from agent.backup.leases import LEASE_PREFIX, Lease, is_living, new_lease, read_lease
 from agent.backup.manifest import (
@@ -32,6 +33,7 @@ from agent.storage import Storage, StoredObject
 VERIFIED = "verified.json"
 PINNED = "pinned.json"
 _RESTORING = "restoring-"
+_RESTORED = "restored-"
 _RENEW_AFTER = timedelta(minutes=10)
 
 
@@ -276,6 +278,14 @@ class Catalogue:
         for copy in self.entry(backup).copies:
             with suppress(RunbookdError):
                 self.storages[copy.storage].replace(f"{backup}/{_restoring(target)}", seal(body))
+
+    def keep_report(self, backup: str, report: Mapping[str, Any]) -> None:
+        """Keep the report of a finished restore beside the backup that it came from."""
+        now = self._clock.now()
+        file = f"{_RESTORED}{now:%Y%m%d-%H%M%S-%f}.json"
+        for copy in self.entry(backup).copies:
+            with suppress(RunbookdError):
+                self.storages[copy.storage].replace(f"{backup}/{file}", seal({"finished_at": rfc3339(now), **report}))
 
     def clear_restoring(self, target: str, backup: str | None) -> None:
         """A restore finished; with ``backup`` ``None`` it was of everything, and settles every earlier one."""

@@ -29,9 +29,10 @@ from agent.firestore import (
     WriteState,
     canonical,
 )
+from agent.firestore.maintenance import PATH as MAINTENANCE_PATH
 from agent.telemetry import Progress, ProgressSink, ignore_progress
 
-UNTOUCHED = "_config/maintenance"
+UNTOUCHED = MAINTENANCE_PATH
 """The document by which this very restore keeps traffic away; the backup's version of it would let it back in."""
 
 _LISTED = 100

@@ -26,6 +26,9 @@ from agent.firestore import (
 )
 from agent.storage import DirectoryStorage, Storage
 from agent.telemetry import Telemetry, quiet_telemetry
+from tests.storage.conftest import gcs_bucket, gcs_endpoint, gcs_storage
+
+__all__ = ["gcs_bucket", "gcs_endpoint", "gcs_storage"]  # fixtures that the storage tests have, too
 
 
 class Running(Protocol):
