@@ -52,8 +52,8 @@ def test_concurrent_writes_of_users_are_transformed_and_never_overwritten(
     world.counters(100)
     write_definition(COUNTER)
 
-    def meddle(number: int, writes: Sequence[PlannedWrite]) -> None:
-        if number < 4:
+    def meddle(_number: int, writes: Sequence[PlannedWrite]) -> None:
+        if len(writes) > 1:
             path = world.firestore.address.relative(writes[0].name)
             fields = world.get(path)
             assert fields is not None
@@ -63,7 +63,7 @@ def test_concurrent_writes_of_users_are_transformed_and_never_overwritten(
 
     found = world.all("counters")
     changed = [fields for fields in found.values() if "note" in fields]
-    assert len(changed) == report.record.counts.conflicts == 4
+    assert len(changed) == report.record.counts.conflicts == 5
     assert world.increments() == {1, 1001}
     assert all(fields["n"] > 1000 for fields in changed)
 
@@ -98,7 +98,7 @@ def test_failing_requests_neither_lose_nor_double_anything(world: World, write_d
 
     report = world.migrations(unruly, settings=SMALL).run("0001")
 
-    assert unruly.requests > 10
+    assert unruly.requests >= 10
     assert report.record.counts.written == 200
     assert world.increments() == {1}
 
@@ -164,7 +164,7 @@ def test_a_failed_run_can_be_undone_half_way(world: World, write_definition: Wri
     world.counters(200)
     before = world.fingerprint()
     write_definition(COUNTER)
-    unruly = Unruly(world.firestore, mishap=lambda number: "after" if number >= 4 else "")
+    unruly = Unruly(world.firestore, mishap=lambda number: "before" if number >= 4 else "")
     migrations = world.migrations(unruly, settings=RunSettings(batch_size=20, parallel=2))
 
     with pytest.raises(Transient):
