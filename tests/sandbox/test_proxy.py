@@ -28,6 +28,7 @@ class Upstream:
         self.requests: list[bytes] = []
         self.metadata: dict[str, Any] = {}
         self.time_remaining: float | None = None
+        self.entered = threading.Event()
         self.cancelled = threading.Event()
 
     def unary(self, request: bytes, _: Any) -> bytes:
@@ -55,6 +56,7 @@ class Upstream:
 
     def hang(self, _: bytes, context: Any) -> bytes:
         context.add_callback(self.cancelled.set)
+        self.entered.set()
         self.cancelled.wait(20)
         return b""
 
@@ -190,9 +192,9 @@ def test_an_unknown_method_is_unimplemented_as_upstream_says(channel: Any) -> No
 
 def test_cancelling_the_call_cancels_it_upstream(channel: Any, upstream: Upstream, proxy: ProxyProcess) -> None:
     """A client that goes away frees the server's worker at once."""
-    upstream.cancelled.clear()
     call = channel.unary_unary(SERVICE + "Hang").future(b"")
-    assert eventually(lambda: proxy.stats().open == 1)
+    assert upstream.entered.wait(10)
+    assert proxy.stats().open == 1
     call.cancel()
     assert upstream.cancelled.wait(10)
     assert eventually(lambda: proxy.stats().open == 0)
