@@ -81,10 +81,13 @@ class MailReceiver(Recorder[Mail]):
         return self
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        """Stop answering and free the port, whether it was started or not."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        else:
+            self._loop.run_until_complete(self._close())
         self._loop.close()
 
     def fail_next(self, code: int, text: str = "injected failure", *, times: int = 1) -> None:

@@ -97,10 +97,11 @@ class HttpReceiver(Recorder[Record], ABC):
         return self
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
-        self._server.shutdown()
+        """Stop answering and free the port, whether it was started or not."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
-        self._thread.join()
 
     def fail_next(self, status: int, *, times: int = 1, retry_after: int | None = None) -> None:
         """Answer the next ``times`` requests with ``status``, whatever they are; they are recorded as refused.

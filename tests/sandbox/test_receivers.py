@@ -67,6 +67,12 @@ def enqueue(receiver: PagerDutyReceiver, body: Any, path: str = "/v2/enqueue") -
     return httpx.post(receiver.base_url + path, json=body, trust_env=False)
 
 
+@pytest.mark.parametrize("receiver", [PagerDutyReceiver, SlackReceiver, MailReceiver])
+def test_a_receiver_that_was_never_started_stops(receiver: Any) -> None:
+    """Whoever clears up after a failed start needn't know how far it got."""
+    receiver().stop()
+
+
 # --- PagerDuty ----------------------------------------------------------------------------------------------------
 
 
