@@ -163,6 +163,8 @@ class Dispatcher:
     def _work(self, kind: ChannelKind) -> None:
         wake = self._wakes[kind]
         while True:
+            # Asked before the queue is emptied: what was added before the stop is then certain to be seen.
+            last_round = self._stopping.is_set()
             try:
                 while self.step(kind):
                     pass
@@ -171,7 +173,7 @@ class Dispatcher:
                 # The state file may be locked or its disk full for a while; the worker has to outlive that.
                 _log.exception("the outbox can't be read or written", extra={"channel": kind})
                 due = None
-            if self._stopping.is_set():
+            if last_round:
                 return
             wait = _LOOK_AT_LEAST_EVERY if due is None else min(max(due.total_seconds(), 0.01), _LOOK_AT_LEAST_EVERY)
             wake.wait(wait)
