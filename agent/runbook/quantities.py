@@ -7,7 +7,7 @@ cell) to what it raises; messages to people use :func:`render_quantity`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal, localcontext
 from enum import StrEnum
@@ -153,14 +153,15 @@ def parse_quantity(text: str) -> Quantity:
 
 
 def parse_duration(text: str) -> Quantity:
-    """A quantity of time; ``Immediate`` and ``Immediately`` are 0 seconds.
+    """A quantity of time; ``Immediate`` and ``Immediately`` are 0 seconds, ``30m`` is 30 minutes.
 
     Raises:
         Misconfigured: (RUNBOOK) not a quantity, or not of time.
     """
     if text.strip().lower() in ("immediate", "immediately"):
         return Quantity(value=0.0, unit=Unit.SECONDS, text=text.strip())
-    quantity = parse_quantity(text)
+    # Among times "m" can only be minutes, as Prometheus and every shell have it.
+    quantity = replace(parse_quantity(re.sub(r"(?<=\d)\s*m\s*$", " min", text)), text=text.strip())
     if quantity.unit is not Unit.SECONDS:
         raise _not_understood(f"{text.strip()!r} is not a time", hint="write for example 30 seconds, <5 min or 7 days")
     return quantity

@@ -90,7 +90,7 @@ def test_what_is_not_understood_is_refused(text: str, says: str) -> None:
 def test_a_duration_is_a_time_or_immediate() -> None:
     """Response times may be "Immediate"; a share is no time."""
     assert parse_duration("Immediate").duration == timedelta()
-    assert parse_duration("<15 minutes").duration == timedelta(minutes=15)
+    assert parse_duration("<15 minutes").duration == parse_duration("15m").duration == timedelta(minutes=15)
     with pytest.raises(Misconfigured, match="is not a time"):
         parse_duration("5%")
 
