@@ -105,6 +105,20 @@ class Catalogue:
         return [c for c in below if c.parent == owner]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a query or list looked through, whether or not it held anything then; see ``Catalogue.select``."""
+
+    root: str
+    parent: tuple[str, ...]
+    name: str
+    descendants: bool
+
+    def collections(self, catalogue: Catalogue) -> Sequence[Collection]:
+        """The collections in it now."""
+        return catalogue.select(self.root, self.parent, self.name, descendants=self.descendants)
+
+
 def first_segment(key: bytes) -> bytes:
     """The part of ``key`` that is its first segment."""
     if key[0] == 1:

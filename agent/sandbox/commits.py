@@ -62,7 +62,7 @@ class Commits:
         prepared = [self._writes.prepare(root, raw) for raw in given.writes]
         with self._store.commit() as commit:
             if transaction is not None:
-                check_reads(transaction, commit)
+                check_reads(transaction, commit, self._store.catalogue)
             results = [write.apply(commit) for write in prepared]
         return commit_response(results, commit.time)
 

@@ -23,11 +23,11 @@ def partition(query: Query, request: Any, view: View) -> PartitionQueryResponse:
     wanted = request.partition_count
     if wanted <= 0:
         raise invalid("partition_count must be greater than 0.")
-    if query.matches or query.offset or query.limit is not None or not query.descendants:
+    if query.matches or query.offset or query.limit is not None or not query.scope.descendants:
         raise invalid("PartitionQuery takes a query of all descendants in name order, without filters or limits.")
     if not query.in_name_order or query.orders[0].descending:
         raise invalid("PartitionQuery takes a query ordered by __name__ ascending.")
-    runs = list(view.runs(query.collections(view), low=query.low, high=query.high))
+    runs = list(view.runs(query.scope.collections(view.catalogue), low=query.low, high=query.high))
     total = sum(view.count(run) for run in runs)
     reply = PartitionQueryResponse()
     boundaries = {total * part // (wanted + 1) for part in range(1, wanted + 1)} - {0}

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.firestore.protos import Document, StructuredQuery, Value
 from agent.sandbox import frames
-from agent.sandbox.catalogue import Collection
+from agent.sandbox.catalogue import Collection, Scope
 from agent.sandbox.filters import Condition, Predicate, conditions, conjuncts, field_key, operands, predicate
 from agent.sandbox.keys import AFTER_DESCENDANTS, path_key, split_name, split_parent
 from agent.sandbox.order import sort_key
@@ -40,10 +40,7 @@ class Order:
 class Query:
     """A query, understood: :func:`plan` makes it, :meth:`run` and :meth:`documents` answer it."""
 
-    root: str
-    parent: tuple[str, ...]
-    collection_id: str
-    descendants: bool
+    scope: Scope
     orders: tuple[Order, ...]
     conditions: tuple[Condition, ...] = ()
     required: tuple[Condition, ...] = ()
@@ -60,10 +57,6 @@ class Query:
     def in_name_order(self) -> bool:
         """Whether results come in name order and nothing else."""
         return len(self.orders) == 1
-
-    def collections(self, view: View) -> Sequence[Collection]:
-        """The collections it reads."""
-        return view.catalogue.select(self.root, self.parent, self.collection_id, descendants=self.descendants)
 
     def run(self, view: View) -> Iterator[bytes]:
         """The results, framed and projected, in order; the offset is skipped, the limit kept."""
@@ -95,7 +88,7 @@ class Query:
     def _candidates(self, view: View) -> Iterator[tuple[Collection, Row]]:
         """Rows in name order that hold all results: from an index where there is one, else all in range."""
         condition = self.selective
-        collections = self.collections(view)
+        collections = self.scope.collections(view.catalogue)
         if condition is None:
             return view.walk(collections, low=self.low, high=self.high)
         found: list[tuple[bytes, Collection, Row]] = []
@@ -159,7 +152,7 @@ class Query:
         """How many results there are, counted in the index alone where that is possible."""
         limits = [number for number in (self.limit, up_to) if number is not None]
         if self.matches is None and self.in_name_order:
-            runs = view.runs(self.collections(view), low=self.low, high=self.high)
+            runs = view.runs(self.scope.collections(view.catalogue), low=self.low, high=self.high)
             number = max(sum(view.count(run) for run in runs) - self.offset, 0)
             return min([number, *limits])
         stop = self.offset + min(limits) if limits else None
@@ -210,10 +203,12 @@ def plan(parent_name: str, query: Any) -> Query:
     if len(orders) == 1:
         low, high = _cursor_bounds(root, orders[0], start, end, low, high)
     return Query(
-        root=root,
-        parent=tuple(parent),
-        collection_id=collection_id,
-        descendants=selectors[0].all_descendants if selectors else True,
+        scope=Scope(
+            root=root,
+            parent=tuple(parent),
+            name=collection_id,
+            descendants=selectors[0].all_descendants if selectors else True,
+        ),
         orders=orders,
         conditions=every,
         required=required,

@@ -24,7 +24,7 @@ from agent.firestore.protos import (
 )
 from agent.sandbox import frames
 from agent.sandbox.aggregation import aggregate
-from agent.sandbox.catalogue import Collection, first_segment
+from agent.sandbox.catalogue import Collection, Scope, first_segment
 from agent.sandbox.keys import (
     database_root,
     path_key,
@@ -113,8 +113,9 @@ class Reads:
         root, parent = split_parent(given.parent)
         size = given.page_size if given.page_size > 0 else DEFAULT_PAGE
         with self._view(root, given) as (view, transaction):
-            collections = view.catalogue.select(root, parent, given.collection_id, descendants=False)
-            remember(transaction, collections=collections)
+            scope = Scope(root=root, parent=tuple(parent), name=given.collection_id, descendants=False)
+            collections = scope.collections(view.catalogue)
+            remember(transaction, scopes=[scope])
             if given.order_by not in ("", "__name__", "name", "__name__ asc", "name asc"):
                 return _ordered_page(view, given, size)
             after = _read_token(given.page_token)
@@ -151,8 +152,8 @@ class Reads:
         given = RunQueryRequest.FromString(request)
         query = plan(given.parent, given.structured_query)
         self._prepare(query)
-        with self._view(query.root, given) as (view, transaction):
-            remember(transaction, collections=query.collections(view))
+        with self._view(query.scope.root, given) as (view, transaction):
+            remember(transaction, scopes=[query.scope])
             at = frames.delimited(b"\x1a", frames.timestamp(view.time))
             if given.WhichOneof("consistency_selector") == "new_transaction" and transaction is not None:
                 yield frames.delimited(b"\x12", transaction.id) + at
@@ -170,8 +171,8 @@ class Reads:
         given = RunAggregationQueryRequest.FromString(request)
         query = plan(given.parent, given.structured_aggregation_query.structured_query)
         self._prepare(query)
-        with self._view(query.root, given) as (view, transaction):
-            remember(transaction, collections=query.collections(view))
+        with self._view(query.scope.root, given) as (view, transaction):
+            remember(transaction, scopes=[query.scope])
             reply = aggregate(query, given.structured_aggregation_query.aggregations, view)
             reply.read_time.FromMicroseconds(view.time)
             if given.WhichOneof("consistency_selector") == "new_transaction" and transaction is not None:
@@ -182,15 +183,13 @@ class Reads:
         """Have the index that ``query`` can use."""
         condition = query.selective
         if condition is not None:
-            for collection in self._store.catalogue.select(
-                query.root, query.parent, query.collection_id, descendants=query.descendants
-            ):
+            for collection in query.scope.collections(self._store.catalogue):
                 self._store.index(collection, condition.path, elements=condition.op in ELEMENTS)
 
     def partition_query(self, request: bytes) -> bytes:
         given = PartitionQueryRequest.FromString(request)
         query = plan(given.parent, given.structured_query)
-        with self._view(query.root, given) as (view, _):
+        with self._view(query.scope.root, given) as (view, _):
             return partition(query, given, view).SerializeToString()
 
 

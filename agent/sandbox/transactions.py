@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.clock import Clock, SystemClock
-from agent.sandbox.catalogue import Collection
+from agent.sandbox.catalogue import Catalogue, Collection, Scope
 from agent.sandbox.status import aborted, invalid
 from agent.sandbox.transaction import Commit
 
@@ -38,7 +38,7 @@ class Transaction:
     started: float
     read_time: int | None = None
     documents: set[tuple[Collection, bytes]] = field(default_factory=set)
-    collections: set[Collection] = field(default_factory=set)
+    scopes: set[Scope] = field(default_factory=set)
 
 
 class Transactions:
@@ -89,7 +89,7 @@ class Transactions:
         return transaction
 
 
-def check_reads(transaction: Transaction, commit: Commit) -> None:
+def check_reads(transaction: Transaction, commit: Commit, catalogue: Catalogue) -> None:
     """Refuse to commit if a document or collection was changed since the transaction read it.
 
     Raises:
@@ -99,7 +99,11 @@ def check_reads(transaction: Transaction, commit: Commit) -> None:
         return
     changed = any(
         commit.changed_since(transaction.read_time, collection, key) for collection, key in transaction.documents
-    ) or any(commit.changed_since(transaction.read_time, collection) for collection in transaction.collections)
+    ) or any(
+        commit.changed_since(transaction.read_time, collection)
+        for scope in transaction.scopes
+        for collection in scope.collections(catalogue)
+    )
     if changed:
         raise aborted(_CONTENTION)
 
@@ -108,9 +112,9 @@ def remember(
     transaction: Transaction | None,
     *,
     documents: Iterable[tuple[Collection, bytes]] = (),
-    collections: Iterable[Collection] = (),
+    scopes: Iterable[Scope] = (),
 ) -> None:
     """Note what a read looked at."""
     if transaction is not None and not transaction.read_only:
         transaction.documents.update(documents)
-        transaction.collections.update(collections)
+        transaction.scopes.update(scopes)
