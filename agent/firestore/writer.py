@@ -6,6 +6,10 @@ and closed normally, and its default ceiling of 500 writes a second misses a fiv
 How it flows: the caller's thread pulls writes from the caller's iterable, forms batches, tells the observer and hands
 them to sender threads; no sender ever waits for the caller, and the caller waits only for senders, whose every call
 has a deadline, so nobody can block anybody for good. At most ``parallel`` batches are held.
+
+Measured with 20,000 documents of 1 KB on two busy cores: 10-17 us of CPU a document here; 24,000-31,000 documents a
+second into the sandbox, 6,000-9,000 into Google's emulator (20,000 when nothing else runs); four and eight batches on
+their way are equally fast, one is slower by a third to a half.
 """
 
 from __future__ import annotations

@@ -125,16 +125,22 @@ def test_many_pages_carry_every_document_once(firestore: Firestore, telemetry: T
         assert _paths(other, Collection(path="users")) == paths
 
 
+@pytest.mark.parametrize("carrier", [None, Carrier.STREAM])
 @pytest.mark.parametrize("parts", [1, 4])
-def test_ranges_together_are_everything_once(firestore: Firestore, parts: int) -> None:
-    """Side by side or one after the other, the parts add up to the whole."""
+def test_ranges_together_are_everything_once(
+    firestore: Firestore, telemetry: Telemetry, parts: int, carrier: Carrier | None
+) -> None:
+    """Side by side or one after the other, the parts add up to the whole; streams are about equally long."""
     many = [f"items/i{n:03d}" for n in range(400)]
     _put(firestore, [*_TREE, *many])
-    at = firestore.server_time()
-    scopes = firestore.ranges(parts, at)
-    found = [firestore.address.relative(d.name) for scope in scopes for d in firestore.documents(scope, at)]
-    assert found == sorted([*_TREE, *many], key=sort_key)
-    assert sum(scope.expected or 0 for scope in scopes) == len(found)
+    with Firestore(firestore.address, telemetry=telemetry, carrier=carrier) as other:
+        at = other.server_time()
+        scopes = other.ranges(parts, at)
+        found = [[other.address.relative(d.name) for d in other.documents(scope, at)] for scope in scopes]
+    assert [path for part in found for path in part] == sorted([*_TREE, *many], key=sort_key)
+    assert sum(scope.expected or 0 for scope in scopes) == len(_TREE) + len(many)
+    if carrier is Carrier.STREAM and parts == 4:
+        assert max(map(len, found)) <= 150
 
 
 def test_a_pinned_scan_does_not_see_what_comes_later(firestore: Firestore) -> None:
