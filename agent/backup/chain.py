@@ -97,13 +97,14 @@ class Chain:
         self, manifest: Manifest, segments: Iterable[Segment], scope: Scope
     ) -> Iterator[tuple[str, RawDocument]]:
         wanted = _Filter(scope)
+        prefix = len(f"{manifest.database}/documents/")
         for segment in segments:
             if not wanted.touches(segment):
                 continue
             everything = wanted.covers(segment)
             for raw in documents_of(segment, self.read(manifest, segment), manifest.compression):
                 document = RawDocument(raw)
-                path = document.name.split("/", 5)[5]
+                path = document.name[prefix:]
                 if everything or wanted.has(path):
                     yield path, document
 

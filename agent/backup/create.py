@@ -7,17 +7,17 @@ fetches only what changed. Whatever goes wrong, including ``kill -9``, leaves ei
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent.backup.catalogue import Catalogue, remove_folder
-from agent.backup.chain import Chain
+from agent.backup.chain import Chain, Remembered
 from agent.backup.joining import merge_join
 from agent.backup.manifest import MANIFEST, BackupType, Manifest, Tally, read_manifest
 from agent.backup.ports import Reader
-from agent.backup.segments import Compression, Segment, SegmentWriter, SetDigest
+from agent.backup.segments import Compression, Segment, SegmentWriter, digest_of
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason, RunbookdError
 from agent.firestore import CollectionGroup, RawDocument, Scope
@@ -98,7 +98,6 @@ class _Part:
     index: tuple[Segment, ...]
     deletes: tuple[Segment, ...]
     tallies: Mapping[str, Tally]
-    digest: SetDigest
     total_documents: int
 
 
@@ -136,8 +135,7 @@ def _read_all(order: Order, reader: Reader, read_time: datetime, copies: _Copies
 
 def _read_full(reader: Reader, scope: Scope, read_time: datetime, recorder: _Recorder, watch: _Watch) -> None:
     for page in reader.pages(scope, read_time):
-        for document in page:
-            recorder.add(document)
+        recorder.extend(page)
         watch.advance(len(page), recorder.collection)
 
 
@@ -150,19 +148,14 @@ def _read_changes(
     def fetch() -> None:
         found = reader.get(changed, read_time)
         for name in changed:
-            document = found[name]
-            if document is None:
+            if found[name] is None:
                 raise Permanent(PermanentReason.INTERNAL, f"{name} is in the scan at {read_time} and can't be read")
-            recorder.add(document)
+        recorder.extend(document for document in found.values() if document is not None)
         changed.clear()
 
     seen = 0
-    pairs = merge_join(
-        reader.keys(scope, read_time),
-        base.remembered(scope),
-        lambda key: reader.address.relative(key.name),
-        lambda remembered: remembered.path,
-    )
+    prefix = len(reader.address.documents) + 1
+    pairs = merge_join(reader.keys(scope, read_time), base.remembered(scope), lambda key: key.name[prefix:], _path_of)
     for live, known in pairs:
         if live is not None:
             recorder.total_documents += 1
@@ -180,6 +173,10 @@ def _read_changes(
     watch.advance(seen % 1000, recorder.collection)
 
 
+def _path_of(remembered: Remembered) -> str:
+    return remembered.path
+
+
 class _Recorder:
     """Writes the documents, index and deletes of one range."""
 
@@ -191,25 +188,28 @@ class _Recorder:
         self._documents = writer("documents")
         self._index = writer("index")
         self._deletes = writer("deletes")
-        self._digest = SetDigest()
         self._tallies: dict[str, list[int]] = {}
         self._incremental = order.base is not None
         self._root = root
         self.total_documents = 0
         self.collection = ""
 
-    def add(self, document: RawDocument) -> None:
-        path = document.name.split("/", 5)[5]  # projects/P/databases/D/documents/<path>
-        collection = path.rsplit("/", 2)[-2]
-        raw = document.raw
-        self._documents.add(raw, path, collection)
-        self._index.add(_remembered(document), path, collection)
-        self._digest.add(raw)
-        tally = self._tallies.get(collection)
-        if tally is None:
-            tally = self._tallies[collection] = [0, 0]
-        tally[0] += 1
-        tally[1] += len(raw)
+    def extend(self, page: Iterable[RawDocument]) -> None:
+        """Append documents that follow those before. This loop runs for every document of every backup."""
+        prefix = len(self._root) + 1
+        add, remember = self._documents.add, self._index.add
+        parent, collection, tally = None, self.collection, [0, 0]
+        for document in page:
+            raw = document.raw
+            path = document.name[prefix:]
+            found = path.rpartition("/")[0]
+            if found != parent:
+                parent, collection = found, found.rpartition("/")[2]
+                tally = self._tallies.setdefault(collection, [0, 0])
+            add(raw, path, collection)
+            remember(_remembered(document), path, collection)
+            tally[0] += 1
+            tally[1] += len(raw)
         self.collection = collection
 
     def delete(self, path: str) -> None:
@@ -224,7 +224,6 @@ class _Recorder:
             index=self._index.close(),
             deletes=self._deletes.close(),
             tallies=tallies,
-            digest=self._digest,
             total_documents=self.total_documents
             if self._incremental
             else sum(tally.documents for tally in tallies.values()),
@@ -332,10 +331,8 @@ def _manifest(
     started: datetime,
     finished: datetime,
 ) -> Manifest:
-    digest = SetDigest()
     collections: dict[str, Tally] = {}
     for part in parts:
-        digest.merge(part.digest)
         for name, tally in part.tallies.items():
             known = collections.get(name, Tally(documents=0, bytes=0))
             collections[name] = Tally(documents=known.documents + tally.documents, bytes=known.bytes + tally.bytes)
@@ -350,7 +347,7 @@ def _manifest(
         documents=sum(tally.documents for tally in collections.values()),
         raw_bytes=sum(tally.bytes for tally in collections.values()),
         stored_bytes=0,
-        digest=digest.hex(),
+        digest=digest_of(segment for part in parts for segment in part.segments),
         collections=dict(sorted(collections.items())),
         segments=tuple(segment for part in parts for segment in part.segments),
         index=tuple(segment for part in parts for segment in part.index),

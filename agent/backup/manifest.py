@@ -61,7 +61,7 @@ class Manifest:
         documents: how many documents it holds; for an incremental, how many were new or changed.
         raw_bytes: size of these documents on the wire.
         stored_bytes: size of all files but this one.
-        digest: :class:`~agent.backup.segments.SetDigest` of the documents.
+        digest: :func:`~agent.backup.segments.digest_of` the documents' segments.
         collections: tally for each collection id.
         segments: the documents. Within one collection id they are in ``__name__`` order; in a backup of the whole
             database they are in that order altogether.

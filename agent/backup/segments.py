@@ -26,7 +26,6 @@ SEGMENT_BYTES = 16 << 20
 
 _TAG = b"\x0a"  # field 1, length-delimited
 _LEVEL = 3
-_DIGEST_MODULUS = 1 << 256
 
 Publish = Callable[[str, list[bytes]], None]
 """Makes a file of a backup durable: its name within the backup, its bytes in chunks."""
@@ -55,6 +54,7 @@ class Segment:
         raw_bytes: their size before compression, framing included.
         stored_bytes: the file's size.
         sha256: hex digest of the file.
+        content_sha256: hex digest of the documents, framing included, before compression.
         collections: ids of the collections that occur in it, sorted.
     """
 
@@ -65,23 +65,16 @@ class Segment:
     raw_bytes: int
     stored_bytes: int
     sha256: str
+    content_sha256: str
     collections: tuple[str, ...]
 
 
-class SetDigest:
-    """Order-independent checksum of a set of documents: the sum of their SHA-256 modulo 2**256."""
-
-    def __init__(self) -> None:
-        self._sum = 0
-
-    def add(self, document: bytes) -> None:
-        self._sum += int.from_bytes(hashlib.sha256(document).digest())
-
-    def merge(self, other: SetDigest) -> None:
-        self._sum += other._sum
-
-    def hex(self) -> str:
-        return f"{self._sum % _DIGEST_MODULUS:064x}"
+def digest_of(segments: Iterable[Segment]) -> str:
+    """The checksum of a set of documents: SHA-256 over the content digests of its segments, in order."""
+    digest = hashlib.sha256()
+    for segment in segments:
+        digest.update(bytes.fromhex(segment.content_sha256))
+    return digest.hexdigest()
 
 
 class SegmentWriter:
@@ -109,27 +102,32 @@ class SegmentWriter:
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
         self._segments: list[Segment] = []
         self._open = _OpenSegment()
+        self._block: list[bytes] = []
+        self._size = 0
+        self._collection = ""
+        self._last = ""
 
     def add(self, document: bytes, name: str, collection: str) -> None:
-        """Append one document.
+        """Append one document. Called for every document there is: what can be done for a block is not done here.
 
         Args:
             document: the Document message's bytes.
             name: its relative name; greater than the one before.
             collection: id of the collection it is in.
         """
-        header = _header(len(document))
-        segment = self._open
-        segment.block += (header, document)
-        segment.block_bytes += len(header) + len(document)
-        if not segment.documents:
-            segment.first = name
-        segment.last = name
-        segment.documents += 1
-        segment.collections.add(collection)
-        if segment.block_bytes >= self._block_bytes:
+        length = len(document)
+        header = _headers.get(length) or _header(length)
+        block = self._block
+        block.append(header)
+        block.append(document)
+        self._size += len(header) + length
+        if collection != self._collection or len(block) == 2:
+            self._collection = collection
+            self._open.begin(name, collection)
+        self._last = name
+        if self._size >= self._block_bytes:
             self._close_block()
-            if segment.stored_bytes >= self._segment_bytes:
+            if self._open.stored_bytes >= self._segment_bytes:
                 self._close_segment()
 
     def close(self) -> tuple[Segment, ...]:
@@ -139,18 +137,19 @@ class SegmentWriter:
         return tuple(self._segments)
 
     def _close_block(self) -> None:
-        segment = self._open
-        if not segment.block:
+        if not self._block:
             return
-        block = b"".join(segment.block)
-        segment.raw_bytes += len(block)
-        if self._compression is Compression.ZSTD:
-            block = self._compressor.compress(block)
-        segment.sha256.update(block)
-        segment.stored.append(block)
-        segment.stored_bytes += len(block)
-        segment.block = []
-        segment.block_bytes = 0
+        segment = self._open
+        content = b"".join(self._block)
+        segment.documents += len(self._block) // 2
+        segment.raw_bytes += len(content)
+        segment.content_sha256.update(content)
+        stored = self._compressor.compress(content) if self._compression is Compression.ZSTD else content
+        segment.sha256.update(stored)
+        segment.stored.append(stored)
+        segment.stored_bytes += len(stored)
+        self._block = []
+        self._size = 0
 
     def _close_segment(self) -> None:
         segment = self._open
@@ -162,11 +161,12 @@ class SegmentWriter:
             Segment(
                 file=file,
                 first=segment.first,
-                last=segment.last,
+                last=self._last,
                 documents=segment.documents,
                 raw_bytes=segment.raw_bytes,
                 stored_bytes=segment.stored_bytes,
                 sha256=segment.sha256.hexdigest(),
+                content_sha256=segment.content_sha256.hexdigest(),
                 collections=tuple(sorted(segment.collections)),
             )
         )
@@ -174,18 +174,22 @@ class SegmentWriter:
 
 
 class _OpenSegment:
-    """A segment while it is written: closed blocks, and the block that is being filled."""
+    """The closed blocks of a segment that is still being written."""
 
     def __init__(self) -> None:
-        self.block: list[bytes] = []
-        self.block_bytes = 0
         self.stored: list[bytes] = []
         self.stored_bytes = 0
         self.raw_bytes = 0
         self.documents = 0
-        self.first = self.last = ""
+        self.first = ""
         self.collections: set[str] = set()
         self.sha256 = hashlib.sha256()
+        self.content_sha256 = hashlib.sha256()
+
+    def begin(self, name: str, collection: str) -> None:
+        """A block begins, or another collection does."""
+        self.first = self.first or name
+        self.collections.add(collection)
 
 
 def checked_segment(segment: Segment, chunks: Iterable[bytes]) -> bytes:
@@ -202,8 +206,14 @@ def checked_segment(segment: Segment, chunks: Iterable[bytes]) -> bytes:
     return data
 
 
-def documents_of(segment: Segment, data: bytes, compression: Compression) -> Iterator[bytes]:
+def documents_of(
+    segment: Segment, data: bytes, compression: Compression, content: hashlib._Hash | None = None
+) -> Iterator[bytes]:
     """The Document messages of a segment's stored bytes, in order, holding about one block at a time.
+
+    Args:
+        content: fed with the decompressed bytes, for the content digest; who has checked the stored bytes, as
+            :func:`checked_segment` does, needs it only to check the manifest itself.
 
     Raises:
         Permanent: ``CORRUPT``, naming the file.
@@ -214,6 +224,8 @@ def documents_of(segment: Segment, data: bytes, compression: Compression) -> Ite
     buffer = b""
     try:
         while chunk := stream.read(BLOCK_BYTES):
+            if content is not None:
+                content.update(chunk)
             buffer += chunk
             start = 0
             while (found := _next(buffer, start, segment.file)) is not None:

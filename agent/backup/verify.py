@@ -6,6 +6,7 @@ builds on is, too. Deep verification restores the chain into a scratch database 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from agent.backup.chain import Chain, load_chain
 from agent.backup.manifest import MANIFEST, Manifest, Tally, unseal
 from agent.backup.ports import Database
 from agent.backup.restore import Recipe, restore_backup
-from agent.backup.segments import Segment, SetDigest, checked_segment, documents_of
+from agent.backup.segments import Segment, checked_segment, digest_of, documents_of
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason, RunbookdError
 from agent.firestore import Fingerprinter, NameRange, RawDocument, fingerprint
@@ -172,11 +173,11 @@ def _verify_copy(catalogue: Catalogue, manifest: Manifest, copy: Copy, meter: _M
 def _contradictions(manifest: Manifest, documents: _Contents, index: _Contents) -> list[str]:
     """What manifest, documents and index say differently, though each is undamaged."""
     found = []
-    if documents.digest.hex() != manifest.digest:
+    if digest_of(manifest.segments) != manifest.digest:
         found.append(f"{manifest.id}: the documents are not the ones of the manifest")
     if documents.tallies() != dict(manifest.collections):
         found.append(f"{manifest.id}: the counts by collection are not the manifest's")
-    if documents.keys.hex() != index.keys.hex():
+    if documents.keys.digest() != index.keys.digest():
         found.append(f"{manifest.id}: the index is not that of the documents")
     return found + [f"{manifest.id}/{file} is not in order" for file in (*documents.unordered, *index.unordered)]
 
@@ -185,21 +186,20 @@ class _Contents:
     """What the documents of a set of segments add up to."""
 
     def __init__(self) -> None:
-        self.digest = SetDigest()
-        self.keys = SetDigest()
+        self.keys = hashlib.sha256()
         self.unordered: list[str] = []
         self._tallies: dict[str, list[int]] = {}
         self._last: dict[str, tuple[object, ...]] = {}
 
     def read(self, segment: Segment, data: bytes, manifest: Manifest, meter: _Meter) -> None:
-        count = 0
-        ordered = True
-        for raw in documents_of(segment, data, manifest.compression):
+        prefix = len(f"{manifest.database}/documents/")
+        lines, ordered = [], True
+        content = hashlib.sha256()
+        for raw in documents_of(segment, data, manifest.compression, content):
             document = RawDocument(raw)
-            path = document.name.split("/", 5)[5]
+            path = document.name[prefix:]
             collection = path.rsplit("/", 2)[-2]
-            self.digest.add(raw)
-            self.keys.add(f"{path} {document.update_time}".encode())
+            lines.append(f"{path} {document.update_time}\n")
             tally = self._tallies.setdefault(collection, [0, 0])
             tally[0] += 1
             tally[1] += len(raw)
@@ -208,12 +208,16 @@ class _Contents:
             key: tuple[object, ...] = sort_key(path)
             ordered = ordered and self._last.get(scope, ()) < key
             self._last[scope] = key
-            count += 1
-        if count != segment.documents:
+        if len(lines) != segment.documents:
             raise Permanent(
                 PermanentReason.CORRUPT,
-                f"{manifest.id}/{segment.file} holds {count} documents instead of {segment.documents}",
+                f"{manifest.id}/{segment.file} holds {len(lines)} documents instead of {segment.documents}",
             )
+        if content.hexdigest() != segment.content_sha256:
+            raise Permanent(
+                PermanentReason.CORRUPT, f"{manifest.id}/{segment.file} does not hold what the manifest says"
+            )
+        self.keys.update("".join(lines).encode())
         if not ordered:
             self.unordered.append(segment.file)
         meter.advance(segment, counts=segment in manifest.segments)

@@ -24,6 +24,7 @@ def a_manifest() -> Manifest:
         raw_bytes=100,
         stored_bytes=50,
         sha256="ab" * 32,
+        content_sha256="ba" * 32,
         collections=("users",),
     )
     return Manifest(
