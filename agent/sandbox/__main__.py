@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agent.faults import Misconfigured
 from agent.sandbox.child import say
+from agent.sandbox.composite import load_indexes
 from agent.sandbox.server import SandboxServer
 from agent.sandbox.store import Store
 
@@ -30,8 +31,9 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     try:
+        indexes = load_indexes(arguments.indexes) if arguments.indexes else None
         store = Store(None if arguments.data == "memory" else Path(arguments.data))
-        server = SandboxServer(store, port=arguments.port)
+        server = SandboxServer(store, port=arguments.port, indexes=indexes)
     except Misconfigured as error:
         say({"error": error.message, "reason": error.reason, "hint": error.hint})
         return error.exit_code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, product
 from typing import Any
 
 from agent.firestore.protos import Document, StructuredQuery, Value
@@ -31,6 +32,8 @@ _RANGES: dict[int, Callable[[bytes, bytes], bool]] = {
     _Field.GREATER_THAN_OR_EQUAL: lambda found, given: found >= given,
 }
 
+
+MAX_ALTERNATIVES = 30  # of one query, as the service documents
 
 _LISTS = frozenset({_Field.IN, _Field.NOT_IN, _Field.ARRAY_CONTAINS_ANY})
 
@@ -75,6 +78,19 @@ def conjuncts(where: Any) -> Iterator[Condition]:
     elif where.composite_filter.op == _Composite.AND or len(where.composite_filter.filters) == 1:
         for part in where.composite_filter.filters:
             yield from conjuncts(part)
+
+
+def alternatives(where: Any) -> list[tuple[Condition, ...]]:
+    """``where`` as an OR of ANDs: the comparisons of each alternative, which the service answers one by one."""
+    if where.WhichOneof("filter_type") != "composite_filter":
+        return [tuple(conditions(where))]
+    parts = [alternatives(part) for part in where.composite_filter.filters]
+    if where.composite_filter.op == _Composite.OR:
+        return [alternative for part in parts for alternative in part]
+    combined = list(islice(product(*parts), MAX_ALTERNATIVES + 1))
+    if len(combined) > MAX_ALTERNATIVES:
+        raise invalid(f"The query has more than {MAX_ALTERNATIVES} disjunctions.")
+    return [tuple(chain.from_iterable(parts)) for parts in combined]
 
 
 def predicate(where: Any) -> Predicate:

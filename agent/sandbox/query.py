@@ -16,7 +16,16 @@ from typing import Any
 from agent.firestore.protos import Document, StructuredQuery, Value
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Collection, Scope
-from agent.sandbox.filters import Condition, Predicate, conditions, conjuncts, field_key, operands, predicate
+from agent.sandbox.filters import (
+    Condition,
+    Predicate,
+    alternatives,
+    conditions,
+    conjuncts,
+    field_key,
+    operands,
+    predicate,
+)
 from agent.sandbox.keys import AFTER_DESCENDANTS, path_key, split_name, split_parent
 from agent.sandbox.order import sort_key
 from agent.sandbox.status import failed_precondition, invalid, unimplemented
@@ -44,6 +53,7 @@ class Query:
     orders: tuple[Order, ...]
     conditions: tuple[Condition, ...] = ()
     required: tuple[Condition, ...] = ()
+    alternatives: tuple[tuple[Condition, ...], ...] = ((),)
     matches: Predicate | None = None
     start: tuple[tuple[bytes, ...], bool] | None = None
     end: tuple[tuple[bytes, ...], bool] | None = None
@@ -181,11 +191,14 @@ def plan(parent_name: str, query: Any) -> Query:
         raise invalid("offset is negative")
     if query.HasField("limit") and query.limit.value < 0:
         raise invalid("limit is negative")
-    every = required = ()  # type: tuple[Condition, ...]
+    every: tuple[Condition, ...] = ()
+    required: tuple[Condition, ...] = ()
+    choices: tuple[tuple[Condition, ...], ...] = ((),)
     matches = None
     if query.HasField("where"):
         every = tuple(conditions(query.where))
         required = tuple(conjuncts(query.where))
+        choices = tuple(alternatives(query.where))
         names = [condition for condition in required if _bounds_name(condition)]
         if len(names) < len(every):
             matches = predicate(query.where)
@@ -212,6 +225,7 @@ def plan(parent_name: str, query: Any) -> Query:
         orders=orders,
         conditions=every,
         required=required,
+        alternatives=choices,
         matches=matches,
         start=_keys_of(start, orders),
         end=_keys_of(end, orders),

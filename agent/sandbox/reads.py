@@ -25,6 +25,7 @@ from agent.firestore.protos import (
 from agent.sandbox import frames
 from agent.sandbox.aggregation import aggregate
 from agent.sandbox.catalogue import Collection, Scope, first_segment
+from agent.sandbox.composite import Indexes
 from agent.sandbox.keys import (
     database_root,
     path_key,
@@ -51,8 +52,9 @@ _PAGE_BYTES = 3_900_000
 class Reads:
     """Handlers of the reading RPCs."""
 
-    def __init__(self, store: Store, transactions: Transactions) -> None:
+    def __init__(self, store: Store, transactions: Transactions, indexes: Indexes | None = None) -> None:
         self._store = store
+        self._indexes = indexes
         self._transactions = transactions
 
     @contextmanager
@@ -180,7 +182,9 @@ class Reads:
         yield reply.SerializeToString()
 
     def _prepare(self, query: Query) -> None:
-        """Have the index that ``query`` can use."""
+        """Refuse ``query`` if production would for want of an index; have the one that answers it here."""
+        if self._indexes is not None:
+            self._indexes.check(query)
         condition = query.selective
         if condition is not None:
             for collection in query.scope.collections(self._store.catalogue):

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore.protos import SERVICE
 from agent.sandbox.commits import Commits
+from agent.sandbox.composite import Indexes
 from agent.sandbox.reads import Reads
 from agent.sandbox.status import StatusError
 from agent.sandbox.store import Store
@@ -38,14 +39,15 @@ class SandboxServer:
     Args:
         store: where the documents are; the caller closes it after :meth:`stop`.
         port: on 127.0.0.1; 0 for any free one.
+        indexes: if given, queries that none of them serves are refused, as in production.
 
     Raises:
         Misconfigured: PORT_IN_USE.
     """
 
-    def __init__(self, store: Store, *, port: int = 0) -> None:
+    def __init__(self, store: Store, *, port: int = 0, indexes: Indexes | None = None) -> None:
         transactions = Transactions()
-        reads = Reads(store, transactions)
+        reads = Reads(store, transactions, indexes)
         commits = Commits(store, transactions)
         unary: dict[str, Callable[[bytes], bytes]] = {
             "GetDocument": reads.get_document,
