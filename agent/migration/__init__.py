@@ -10,21 +10,16 @@ What a migration file imports: :class:`Document`, :data:`DELETE`.
 from agent.migration.definition import Definition, find_definition, load_definition, load_definitions
 from agent.migration.document import DELETE, Change, Deletion, Document, Transformed
 from agent.migration.dryrun import DryRunFindings
-from agent.migration.facade import (
-    DryRunReport,
-    Listed,
-    Migrations,
-    Preconditions,
-    RunbookPolicy,
-    RunReport,
-    RunStatus,
-    UndoReport,
-)
+from agent.migration.facade import Migrations, Preconditions, RunbookPolicy
+from agent.migration.facts import RestorePoint
+from agent.migration.gates import Gate
 from agent.migration.journal import Counts, SetAside
-from agent.migration.plan import Gate, Plan, RestorePoint
+from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
+from agent.migration.plan import Plan
 from agent.migration.run import RunFindings, RunSettings
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState, to_json
 from agent.migration.undo import UndoFindings, UndoSettings
+from agent.migration.validation import ValidatedCollection
 
 __all__ = [
     "DELETE",
@@ -55,6 +50,8 @@ __all__ = [
     "UndoFindings",
     "UndoReport",
     "UndoSettings",
+    "ValidatedCollection",
+    "ValidationReport",
     "find_definition",
     "load_definition",
     "load_definitions",

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 
 from agent.firestore.names import sort_key
 from agent.migration.database import Database
-from agent.migration.journal import (
-    Action,
-    Counts,
-    Intent,
-    JournalWriter,
-    Replay,
-    Result,
-    State,
-    read_intents,
-)
+from agent.migration.journal import Action, Counts, Intent, JournalWriter, Result, State
+from agent.migration.replay import Replay, read_intents
 from agent.migration.settlement import settle
 
 _SETTLED_AT_ONCE = 300

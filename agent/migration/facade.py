@@ -7,9 +7,11 @@ that any process on the machine may ask for the status of a run, resume it, or u
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,17 +22,24 @@ from agent.faults import Misconfigured, Permanent, PermanentReason, Refused, Ref
 from agent.firestore import CollectionGroup, RawDocument
 from agent.migration.database import Database
 from agent.migration.definition import Definition, find_definition, load_definitions
-from agent.migration.dryrun import DryRunFindings, dry_run
-from agent.migration.journal import JournalWriter, Replay, replay
-from agent.migration.plan import Facts, History, Plan, Rate, RestorePointSource, in_order, make_plan
+from agent.migration.dryrun import dry_run
+from agent.migration.facts import Facts, History, Rate, RestorePointSource
+from agent.migration.journal import JournalWriter
+from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
+from agent.migration.plan import Plan, in_order, make_plan
+from agent.migration.replay import Replay, replay
 from agent.migration.reports import Reports
+from agent.migration.rescue import undo_by_read_time
 from agent.migration.revisions import Revision, read_revision, write_revision
-from agent.migration.run import RunFindings, RunSettings, Session, migrate
+from agent.migration.run import RunSettings, Session, migrate
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
 from agent.migration.sampling import Rates, probe, sample_documents, sampled
 from agent.migration.undo import UndoFindings, UndoSession, UndoSettings, undo
+from agent.migration.validation import validate
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
 from agent.telemetry.catalogue import OPERATION_DURATION
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,63 +70,6 @@ class Preconditions:
     maintenance: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """A migration and where it stands in this database."""
-
-    name: str
-    revision: str
-    title: str
-    state: str
-    run: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunStatus:
-    """A run as it is now.
-
-    Args:
-        alive: a process of this machine works on it.
-        interrupted: it was being worked on when its process died; resume or undo it.
-    """
-
-    record: RunRecord
-    alive: bool
-    interrupted: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunReport:
-    """The end of a run or of a resumed one."""
-
-    record: RunRecord
-    findings: RunFindings
-    documents_per_second: float
-
-    @property
-    def conflicts(self) -> int:
-        """Documents for a person to look at: set aside, or not as they were written."""
-        return len(self.findings.set_aside) + len(self.findings.mismatched)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DryRunReport:
-    """What a run would do."""
-
-    plan: Plan
-    findings: DryRunFindings
-
-
-@dataclass(frozen=True, kw_only=True)
-class UndoReport:
-    """The end of an undo; with ``findings.kept`` there is something to look at (exit code 4)."""
-
-    record: RunRecord
-    findings: UndoFindings
-    seconds: float
-    documents_per_second: float
-
-
 class Migrations:
     """Plans, runs, resumes and undoes migrations of one database.
 
@@ -125,7 +77,8 @@ class Migrations:
         definitions: folder of the migration files.
         data_dir: run records and journals go below ``data_dir/migrations``.
         reports: folder for plans and reports; ``None`` writes none.
-        on_segment: called with run id and path of each journal segment that is complete (copy it somewhere else).
+        on_segment: called with run id and path of each journal segment that is complete, in a thread of its own, e.g.
+            to copy it to backup storage. What it raises is logged: the segment itself is safe on this disk.
     """
 
     def __init__(
@@ -202,6 +155,40 @@ class Migrations:
         plan = self._plan(find_definition(self._definitions, name), again=again, measure=measure)
         self._reports.plan(plan)
         return plan
+
+    def validate(
+        self,
+        name: str,
+        *,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> ValidationReport:
+        """Check every document of a migration's collections, and everything its latest run wrote.
+
+        Args:
+            name: of a migration or of a run.
+
+        Raises:
+            Misconfigured: there is no such migration.
+            Permanent: NOT_FOUND, CANCELLED.
+        """
+        record = self._runs.get(name) if name.startswith("run-") else None
+        definition = find_definition(self._definitions, record.name if record else name)
+        record = record or self._latest(definition.revision)
+        told = self._told(record) if record else None
+        collections = validate(
+            definition,
+            in_order(definition, tuple(self._policy.order)),
+            told,
+            database=self._database,
+            settings=self._settings,
+            clock=self._clock,
+            progress=progress,
+            cancelled=cancelled,
+        )
+        report = ValidationReport(name=definition.name, run=record.id if record else "", collections=collections)
+        self._reports.validation(report.name, report.run, report.collections)
+        return report
 
     # --- doing ------------------------------------------------------------------------------------------------
 
@@ -317,11 +304,13 @@ class Migrations:
     ) -> UndoReport:
         """Take a run back: all of it, or what it has done before it stopped; or go on with an undo that stopped.
 
+        By the journal; if that is lost or damaged, by Firestore's own old versions within the hour.
+
         Args:
             run_id: ``None`` is the latest run.
 
         Raises:
-            Refused: ALREADY_RUNNING.
+            Refused: ALREADY_RUNNING; without a journal NO_RESTORE_POINT or CHANGED_DEFINITION, with the way out.
             Permanent: NOT_FOUND; CANCELLED; CORRUPT: see :func:`agent.migration.undo.undo`.
         """
         record = self._runs.get(run_id) if run_id else self._runs.latest()
@@ -331,7 +320,7 @@ class Migrations:
             record = self._runs.get(record.id)
             began = self._clock.monotonic()
             record = dataclasses.replace(record, pid=os.getpid(), host=socket.gethostname())
-            record, findings = self._undo_by_journal(record, progress, cancelled)
+            record, findings = self._undo(record, progress, cancelled)
             seconds = self._clock.monotonic() - began
             self._note_revision(record)
             self._rates.note("undo", findings.undone, findings.write_seconds, record.id)
@@ -384,12 +373,7 @@ class Migrations:
     def _history(self, revision: str) -> History:
         """The database's word, corrected by this machine's record of the same or a later run (after ``kill -9``)."""
         known = read_revision(self._database, revision)
-        own = [
-            record
-            for record in self._runs.all()
-            if record.revision == revision and record.database == self._database.address.root
-        ]
-        latest = own[-1] if own else None
+        latest = self._latest(revision)
         if latest is not None and (known is None or known.run == latest.id or latest.started > known.changed):
             return History(
                 state=latest.state,
@@ -400,6 +384,12 @@ class Migrations:
         if known is None:
             return History()
         return History(state=known.state, run=known.run, checksum=known.checksum)
+
+    def _latest(self, revision: str) -> RunRecord | None:
+        """This machine's newest run of the revision on this database."""
+        root = self._database.address.root
+        own = [r for r in self._runs.all() if r.revision == revision and r.database == root]
+        return own[-1] if own else None
 
     def _resumable(self, record: RunRecord) -> Definition:
         if record.state is RunState.DONE:
@@ -427,21 +417,23 @@ class Migrations:
                 return None  # killed before the first document
             raise
 
-    def _journal(self, record: RunRecord, told: Replay | None) -> JournalWriter:
-        on_segment = self._on_segment
+    @contextmanager
+    def _journal(self, record: RunRecord, told: Replay | None) -> Iterator[JournalWriter]:
+        with ThreadPoolExecutor(1, thread_name_prefix="journal-copy") as pool:
 
-        def closed(path: Path) -> None:
-            if on_segment is not None:
-                on_segment(record.id, path)
+            def closed(path: Path) -> None:
+                if self._on_segment is not None:
+                    pool.submit(_logged, self._on_segment, record.id, path)
 
-        return JournalWriter(
-            self._runs.journal(record.id),
-            run=record.id,
-            database=record.database,
-            checksum=record.checksum,
-            next_sequence=told.next_sequence if told else 0,
-            on_closed=closed,
-        )
+            with JournalWriter(
+                self._runs.journal(record.id),
+                run=record.id,
+                database=record.database,
+                checksum=record.checksum,
+                next_sequence=told.next_sequence if told else 0,
+                on_closed=closed,
+            ) as journal:
+                yield journal
 
     def _session(
         self,
@@ -495,10 +487,15 @@ class Migrations:
             ),
         )
 
-    def _undo_by_journal(
+    def _undo(
         self, record: RunRecord, progress: ProgressSink, cancelled: Callable[[], bool]
     ) -> tuple[RunRecord, UndoFindings]:
-        told = self._told(record) or Replay()
+        try:
+            told = self._told(record) or Replay()
+        except Permanent as error:
+            if error.reason not in (PermanentReason.NOT_FOUND, PermanentReason.CORRUPT):
+                raise
+            return self._undo_without_journal(record, progress, cancelled)
         with self._journal(record, told) as journal:
             return undo(
                 UndoSession(
@@ -515,6 +512,36 @@ class Migrations:
                     cancelled=cancelled,
                 )
             )
+
+    def _undo_without_journal(
+        self, record: RunRecord, progress: ProgressSink, cancelled: Callable[[], bool]
+    ) -> tuple[RunRecord, UndoFindings]:
+        began = self._clock.monotonic()
+        definition = self._definition_as_run(record)
+        record = dataclasses.replace(
+            record, state=RunState.UNDOING, undo_started=record.undo_started or self._clock.now()
+        )
+        self._runs.save(record)
+        found = undo_by_read_time(
+            definition,
+            record,
+            database=self._database,
+            clock=self._clock,
+            progress=progress,
+            cancelled=cancelled,
+        )
+        record = dataclasses.replace(
+            record,
+            state=RunState.UNDONE,
+            undo_finished=self._clock.now(),
+            undone=record.undone + found.undone,
+            kept=len(found.kept),
+        )
+        self._runs.save(record)
+        seconds = self._clock.monotonic() - began
+        return record, UndoFindings(
+            undone=found.undone, merged=0, kept=found.kept, verified=0, write_seconds=seconds, by_journal=False
+        )
 
     def _definition_as_run(self, record: RunRecord) -> Definition | None:
         """The file, if it is still there as it ran: an undo must not depend on it."""
@@ -540,3 +567,10 @@ class Migrations:
                 self._clock.monotonic() - began,
                 {"operation": operation, "outcome": outcome},
             )
+
+
+def _logged(copy: Callable[[str, Path], None], run_id: str, path: Path) -> None:
+    try:
+        copy(run_id, path)
+    except Exception:  # noqa: BLE001 - whatever a copy raises must not touch the run
+        _LOG.exception("the journal segment %s could not be copied", path)

@@ -21,13 +21,12 @@ import os
 import struct
 import threading
 import zlib
-from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 import zstandard
 
@@ -35,11 +34,11 @@ from agent.faults import Permanent, PermanentReason
 
 SEGMENT_BYTES = 32 << 20
 
-_FRAME = struct.Struct(">2sBIII")  # magic, kind, length, CRC-32 of the payload, CRC-32 of the 7 bytes before
-_MAGIC = b"RJ"
-_INTENTS = struct.Struct(">QIIH")  # first sequence, count, range, length of the last name
-_INTENT = struct.Struct(">BHIq16s")  # action, length of the name, length of the before-image, its update_time, digest
-_RESULT = struct.Struct(">QBq")  # sequence, state, update_time
+FRAME = struct.Struct(">2sBIII")  # magic, kind, length, CRC-32 of the payload, CRC-32 of the 7 bytes before
+MAGIC = b"RJ"
+INTENTS = struct.Struct(">QIIH")  # first sequence, count, range, length of the last name
+INTENT = struct.Struct(">BHIq16s")  # action, length of the name, length of the before-image, its update_time, digest
+RESULT = struct.Struct(">QBq")  # sequence, state, update_time
 
 
 class Kind(IntEnum):
@@ -51,9 +50,6 @@ class Kind(IntEnum):
     RESULTS = 4
     DONE = 5
     SET_ASIDE = 6
-
-
-_KINDS = frozenset(Kind)
 
 
 class Action(IntEnum):
@@ -178,7 +174,7 @@ class JournalWriter:
         folder: of this journal; made if missing. Existing segments are never touched: a new session starts a new one.
         run, database, checksum: for the segments' headers.
         next_sequence: number of the next intent: the count of those that the folder holds already.
-        on_closed: called with the path of each segment that is complete, e.g. to copy it to backup storage.
+        on_closed: called with the path of each segment that is complete; has to return at once.
         segment_bytes: size at which a segment is closed.
 
     Raises:
@@ -234,7 +230,7 @@ class JournalWriter:
         body = bytearray()
         for intent in intents:
             name = intent.name.encode()
-            body += _INTENT.pack(intent.action, len(name), len(intent.before), intent.before_time, intent.digest)
+            body += INTENT.pack(intent.action, len(name), len(intent.before), intent.before_time, intent.digest)
             body += name
             body += intent.before
         last = last_name.encode()
@@ -242,7 +238,7 @@ class JournalWriter:
             packed = self._compressor.compress(bytes(body))
             first = self._next_sequence
             self._next_sequence += len(intents)
-            self._append_locked(Kind.INTENTS, _INTENTS.pack(first, len(intents), scan_range, len(last)) + last + packed)
+            self._append_locked(Kind.INTENTS, INTENTS.pack(first, len(intents), scan_range, len(last)) + last + packed)
             written = self._written
         self._sync_to(written)
         return range(first, first + len(intents))
@@ -252,7 +248,7 @@ class JournalWriter:
         if results:
             self._append(
                 Kind.RESULTS,
-                b"".join(_RESULT.pack(item.sequence, item.state, item.update_time) for item in results),
+                b"".join(RESULT.pack(item.sequence, item.state, item.update_time) for item in results),
             )
 
     def done(self, scan_range: int, last_name: str, counts: Counts) -> None:
@@ -293,13 +289,15 @@ class JournalWriter:
             self._append_locked(kind, payload)
 
     def _append_locked(self, kind: Kind, payload: bytes) -> None:
-        if self._file.tell() + len(payload) > self._segment_bytes and self._file.tell() > _FRAME.size * 32:
+        if self._file.tell() + len(payload) > self._segment_bytes and self._file.tell() > FRAME.size * 32:
             self._rotate()
         self._put(frame(kind, payload))
 
     def _put(self, data: bytes) -> None:
+        left = memoryview(data)
         try:
-            self._file.write(data)
+            while left:  # on a full disk a write may be cut short before the next one fails
+                left = left[self._file.write(left) :]
         except OSError as error:
             raise _disk_error(self._path, error) from error
         self._written += len(data)
@@ -349,102 +347,6 @@ class JournalWriter:
             self._synced = max(self._synced, target)
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntentFrame:
-    """Where the intents of one batch are."""
-
-    path: Path
-    offset: int
-    length: int
-    first_sequence: int
-    count: int
-    scan_range: int
-    last_name: str
-
-    @property
-    def sequences(self) -> range:
-        return range(self.first_sequence, self.first_sequence + self.count)
-
-
-@dataclass(kw_only=True)
-class Replay:
-    """What a journal says, without the before-images: those are read frame by frame when they are needed."""
-
-    header: Header | None = None
-    ranges: dict[int, ScanRange] = field(default_factory=dict)
-    finished: dict[int, str] = field(default_factory=dict)  # range -> name up to which everything is settled
-    counts: dict[int, Counts] = field(default_factory=dict)  # range -> sums
-    frames: list[IntentFrame] = field(default_factory=list)
-    states: array[int] = field(default_factory=lambda: array("b"))  # by sequence
-    update_times: array[int] = field(default_factory=lambda: array("q"))  # by sequence: of the migration's write
-    undo_times: array[int] = field(default_factory=lambda: array("q"))  # by sequence: of the undo's write
-    aside: list[SetAside] = field(default_factory=list)
-    torn: bool = False
-
-    @property
-    def next_sequence(self) -> int:
-        return len(self.states)
-
-    def result(self, sequence: int) -> Result:
-        """The last word on one intent."""
-        return Result(sequence, State(self.states[sequence]), self.update_times[sequence])
-
-    def note(self, result: Result) -> None:
-        """Take a result over, as if it had been read."""
-        self.states[result.sequence] = result.state
-        if result.state is State.APPLIED:
-            self.update_times[result.sequence] = result.update_time
-        elif result.state in (State.UNDONE, State.MERGED):
-            self.undo_times[result.sequence] = result.update_time
-
-
-def replay(folder: Path) -> Replay:
-    """Read a journal from its first segment to its last whole frame.
-
-    Raises:
-        Permanent: NOT_FOUND if there is no segment; CORRUPT if anything but the tail of a session is damaged.
-    """
-    found = segments(folder)
-    if not found:
-        raise Permanent(PermanentReason.NOT_FOUND, f"there is no journal in {folder}")
-    if [number for number, _ in found] != list(range(1, len(found) + 1)):
-        raise Permanent(PermanentReason.CORRUPT, f"a segment of the journal in {folder} is missing")
-    told = Replay()
-    for _, path in found:
-        for kind, offset, payload in _frames(path, told):
-            _take(told, kind, path, offset, payload)
-    return told
-
-
-def read_intents(place: IntentFrame) -> list[Intent]:
-    """The intents of one frame, in the order of their sequence numbers.
-
-    Raises:
-        Permanent: CORRUPT if the frame changed since it was replayed.
-    """
-    with place.path.open("rb") as file:
-        file.seek(place.offset)
-        data = file.read(_FRAME.size + place.length)
-    if _frame_at(data, 0) is None:
-        raise Permanent(PermanentReason.CORRUPT, f"{place.path} is damaged at byte {place.offset}")
-    payload = memoryview(data)[_FRAME.size :]
-    last_length = _INTENTS.unpack_from(payload)[3]
-    body = zstandard.ZstdDecompressor().decompress(payload[_INTENTS.size + last_length :])
-    intents: list[Intent] = []
-    at = 0
-    for _ in range(place.count):
-        action, name_length, before_length, before_time, digest = _INTENT.unpack_from(body, at)
-        at += _INTENT.size
-        name = body[at : at + name_length].decode()
-        at += name_length
-        intents.append(Intent(Action(action), name, body[at : at + before_length], before_time, digest))
-        at += before_length
-    return intents
-
-
 def segments(folder: Path) -> list[tuple[int, Path]]:
     """Number and path of every segment, in order."""
     return sorted((int(path.stem.rpartition("-")[2]), path) for path in folder.glob("journal-[0-9]*.bin"))
@@ -452,101 +354,8 @@ def segments(folder: Path) -> list[tuple[int, Path]]:
 
 def frame(kind: Kind, payload: bytes) -> bytes:
     """``payload`` as it stands in a segment."""
-    start = _MAGIC + bytes((kind,)) + len(payload).to_bytes(4, "big")
+    start = MAGIC + bytes((kind,)) + len(payload).to_bytes(4, "big")
     return start + zlib.crc32(payload, kind).to_bytes(4, "big") + zlib.crc32(start).to_bytes(4, "big") + payload
-
-
-def _frame_at(data: bytes | memoryview, at: int) -> tuple[Kind, int] | None:
-    """Kind and payload length of a whole, sound frame at ``at``, or ``None``."""
-    if len(data) - at < _FRAME.size:
-        return None
-    magic, kind, length, checksum, start_checksum = _FRAME.unpack_from(data, at)
-    payload = memoryview(data)[at + _FRAME.size : at + _FRAME.size + length]
-    if (
-        magic != _MAGIC
-        or kind not in _KINDS
-        or zlib.crc32(memoryview(data)[at : at + 7]) != start_checksum
-        or len(payload) != length
-        or zlib.crc32(payload, kind) != checksum
-    ):
-        return None
-    return Kind(kind), length
-
-
-def _frames(path: Path, told: Replay) -> Iterator[tuple[Kind, int, memoryview]]:
-    data = path.read_bytes()
-    at = 0
-    while at < len(data):
-        found = _frame_at(data, at)
-        if found is None:
-            if _sound_after(data, at + 1):
-                raise Permanent(
-                    PermanentReason.CORRUPT,
-                    f"{path} is damaged at byte {at}, with sound records after it",
-                    hint="copy the segment back from backup storage",
-                )
-            told.torn = True
-            return
-        kind, length = found
-        yield kind, at, memoryview(data)[at + _FRAME.size : at + _FRAME.size + length]
-        at += _FRAME.size + length
-
-
-def _sound_after(data: bytes, at: int) -> bool:
-    """Whether any whole frame follows: then what is wrong here is damage and not the tail of a killed session."""
-    at = data.find(_MAGIC, at)
-    while at >= 0:
-        if _frame_at(data, at) is not None:
-            return True
-        at = data.find(_MAGIC, at + 1)
-    return False
-
-
-def _take(told: Replay, kind: Kind, path: Path, offset: int, payload: memoryview) -> None:
-    match kind:
-        case Kind.HEADER:
-            told.header = Header(**_json(payload))
-        case Kind.RANGES:
-            for entry in _json(payload):
-                told.ranges[entry["index"]] = ScanRange(**entry)
-        case Kind.INTENTS:
-            first, count, scan_range, last_length = _INTENTS.unpack_from(payload)
-            last = bytes(payload[_INTENTS.size : _INTENTS.size + last_length]).decode()
-            told.frames.append(
-                IntentFrame(
-                    path=path,
-                    offset=offset,
-                    length=len(payload),
-                    first_sequence=first,
-                    count=count,
-                    scan_range=scan_range,
-                    last_name=last,
-                )
-            )
-            if first != len(told.states):
-                # The torn tail of a killed session has no successor: the next session starts where replay stopped.
-                raise Permanent(
-                    PermanentReason.CORRUPT,
-                    f"{path}: intents {len(told.states)} to {first - 1} are missing before byte {offset}",
-                    hint="copy the segments back from backup storage",
-                )
-            told.states.frombytes(bytes(count))
-            told.update_times.frombytes(bytes(count * told.update_times.itemsize))
-            told.undo_times.frombytes(bytes(count * told.undo_times.itemsize))
-        case Kind.RESULTS:
-            for sequence, state, update_time in _RESULT.iter_unpack(payload):
-                told.note(Result(sequence, State(state), update_time))
-        case Kind.DONE:
-            record = _json(payload)
-            told.finished[record["range"]] = record["last"]
-            before = told.counts.get(record["range"], Counts())
-            told.counts[record["range"]] = before + Counts(**record["counts"])
-        case Kind.SET_ASIDE:
-            told.aside.extend(SetAside(**entry) for entry in _json(payload))
-
-
-def _json(payload: memoryview) -> Any:
-    return json.loads(bytes(payload))
 
 
 def _sync_folder(folder: Path) -> None:

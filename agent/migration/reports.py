@@ -15,6 +15,7 @@ from agent.migration.plan import Plan
 from agent.migration.run import RunFindings
 from agent.migration.runs import RunRecord, to_json
 from agent.migration.undo import UndoFindings
+from agent.migration.validation import ValidatedCollection
 
 _LISTED = 200
 
@@ -52,6 +53,11 @@ class Reports:
         content = {"run": to_json(record), "findings": to_json(findings), "seconds": seconds}
         self._write(f"undo-report-{record.id}.json", _json(content))
         self._write(f"undo-report-{record.id}.md", undo_text(record, findings, seconds))
+
+    def validation(self, name: str, run: str, collections: Sequence[ValidatedCollection]) -> None:
+        """``validation-report-<migration>.json``."""
+        content = {"migration": name, "run": run, "collections": to_json(list(collections))}
+        self._write(f"validation-report-{name}.json", _json(content))
 
     def _write(self, name: str, text: str) -> None:
         if self._folder is None:

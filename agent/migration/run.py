@@ -21,9 +21,10 @@ from agent.migration.batches import Batches, BatchSettings, created_by_earlier_s
 from agent.migration.checkpoint import Remainder, Watermark, remainder, settle_unknown
 from agent.migration.database import Database
 from agent.migration.definition import Definition
-from agent.migration.journal import Counts, JournalWriter, Replay, ScanRange, SetAside
+from agent.migration.journal import Counts, JournalWriter, ScanRange, SetAside
 from agent.migration.pace import Pace
 from agent.migration.readback import Checked, ReadBack
+from agent.migration.replay import Replay
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
 from agent.telemetry import Progress, ProgressSink, Telemetry
 

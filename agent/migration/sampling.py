@@ -22,7 +22,8 @@ from agent.firestore import (
 from agent.migration.changes import Changes, changes_of
 from agent.migration.database import Database
 from agent.migration.definition import Definition
-from agent.migration.plan import Rate, Sampled, StampedField, stamped_fields
+from agent.migration.facts import Rate, Sampled, StampedField
+from agent.migration.plan import stamped_fields
 from agent.migration.revisions import COLLECTION
 
 _PER_COLLECTION = 40

@@ -63,7 +63,7 @@ def _settle(database: Database, intent: Intent, current: RawDocument | None) -> 
         if version.update_time < intent.before_time:
             return Settlement(State.NOT_APPLIED, 0, current)
         try:
-            version = database.get([intent.name], _just_before(version.update_time))[intent.name]
+            version = database.get([intent.name], just_before(version.update_time))[intent.name]
         except Permanent as error:
             if error.reason is not PermanentReason.READ_TIME_EXPIRED:
                 raise
@@ -71,6 +71,6 @@ def _settle(database: Database, intent: Intent, current: RawDocument | None) -> 
     return Settlement(State.UNCLEAR, 0, current)
 
 
-def _just_before(update_time: int) -> datetime:
+def just_before(update_time: int) -> datetime:
     """The last instant at which the version before the one of ``update_time`` (ns) was current."""
     return _EPOCH + timedelta(microseconds=(update_time - 1) // 1000)

@@ -32,17 +32,8 @@ from agent.migration.checkpoint import settle_unknown
 from agent.migration.database import Database
 from agent.migration.definition import Definition, raised_at
 from agent.migration.document import DELETE, Document
-from agent.migration.journal import (
-    Action,
-    Intent,
-    IntentFrame,
-    JournalWriter,
-    Replay,
-    Result,
-    SetAside,
-    State,
-    read_intents,
-)
+from agent.migration.journal import Action, Intent, JournalWriter, Result, SetAside, State
+from agent.migration.replay import IntentFrame, Replay, read_intents
 from agent.migration.runs import RunRecord, Runs, RunState
 from agent.migration.settlement import settle
 from agent.telemetry import Progress, ProgressSink, Telemetry
@@ -82,6 +73,7 @@ class UndoFindings:
         verified: documents read back and found as they were before the migration.
         write_seconds: spent writing back, reading back not included.
         settled: writes of a killed session whose outcome had to be asked of the database.
+        by_journal: the before-images came from the journal, and not from Firestore's old versions.
     """
 
     undone: int
@@ -90,6 +82,7 @@ class UndoFindings:
     verified: int
     write_seconds: float
     settled: int = 0
+    by_journal: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

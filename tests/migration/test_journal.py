@@ -19,10 +19,9 @@ from agent.migration.journal import (
     ScanRange,
     SetAside,
     State,
-    read_intents,
-    replay,
     segments,
 )
+from agent.migration.replay import read_intents, replay
 
 
 def intent(number: int, size: int = 200) -> Intent:

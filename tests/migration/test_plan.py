@@ -12,17 +12,8 @@ import pytest
 from agent.faults import Refused, RefusedReason
 from agent.firestore import Timestamp
 from agent.migration.definition import Definition
-from agent.migration.plan import (
-    Facts,
-    History,
-    Plan,
-    Rate,
-    RestorePoint,
-    Sampled,
-    StampedField,
-    make_plan,
-    stamped_fields,
-)
+from agent.migration.facts import Facts, History, Rate, RestorePoint, Sampled, StampedField
+from agent.migration.plan import Plan, make_plan, stamped_fields
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 DEFINITION = Definition(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.clock import ManualClock
 from agent.faults import Permanent, PermanentReason, Refused, RefusedReason, Transient
 from agent.firestore import PlannedWrite
 from agent.migration import RunbookPolicy, RunSettings, RunState
@@ -16,6 +18,11 @@ from agent.telemetry import Progress
 from tests.migration.world import COUNTER, Unruly, World, start
 
 Writer = Callable[..., Path]
+
+CHECKED = """
+    def validate(document):
+        return "n is negative" if document.fields["n"] < 0 else None
+"""
 
 SMALL = RunSettings(batch_size=20, parallel=2)
 
@@ -381,6 +388,71 @@ def test_an_undo_can_be_stopped_and_goes_on(world: World, write_definition: Writ
     assert 0 < undone.findings.undone < 200
     assert undone.record.undone == 200
     assert world.fingerprint() == before
+
+
+@pytest.mark.parametrize("loss", ["gone", "damaged"])
+def test_a_lost_journal_is_no_lost_undo(world: World, write_definition: Writer, loss: str) -> None:
+    """Within the hour the before-images come from Firestore itself; users' later writes are kept all the same."""
+    world.counters(60)
+    before = world.fingerprint()
+    write_definition(COUNTER)
+
+    def meddle(_number: int, writes: Sequence[PlannedWrite]) -> None:
+        if len(writes) == 20 and writes[0].name.endswith("c-0020"):
+            world.put({"counters/c-0021": {"n": 500}})
+
+    migrations = world.migrations(Unruly(world.firestore, meddle=meddle), settings=SMALL)
+    run = migrations.run("0001").record.id
+    world.put({"counters/c-0005": {"n": 700}})
+    (segment,) = (world.folder / "data").rglob("journal-*.bin")
+    if loss == "gone":
+        segment.unlink()
+    else:
+        data = bytearray(segment.read_bytes())
+        data[300] ^= 1
+        segment.write_bytes(data)
+
+    undone = migrations.undo(run)
+
+    assert not undone.findings.by_journal
+    assert [item.name for item in undone.findings.kept] == ["counters/c-0005"]
+    assert (world.get("counters/c-0005"), world.get("counters/c-0021")) == ({"n": 700}, {"n": 500})
+    world.put({f"counters/c-{i:04d}": {"n": start(i), "text": "x" * i} for i in (5, 21)})
+    assert world.fingerprint() == before
+
+
+def test_without_journal_and_out_of_time_there_is_a_way_out(world: World, write_definition: Writer) -> None:
+    """Too late for old versions, the refusal names the backup that preflight had accepted."""
+    world.counters(10)
+    write_definition(COUNTER)
+    migrations = world.migrations()
+    run = migrations.run("0001").record.id
+    next((world.folder / "data").rglob("journal-*.bin")).unlink()
+    late = ManualClock(datetime.now(UTC) + timedelta(hours=2))
+
+    with pytest.raises(Refused, match="backup-full-1") as refused:
+        world.migrations(clock=late).undo(run)
+
+    assert refused.value.reason is RefusedReason.NO_RESTORE_POINT
+
+
+def test_validation_finds_what_is_wrong_afterwards(world: World, write_definition: Writer) -> None:
+    """Every document is held against the definition, every write against what was meant; users' writes are theirs."""
+    world.counters(60)
+    write_definition(COUNTER + CHECKED)
+    migrations = world.migrations()
+    run = migrations.run("0001").record.id
+    good = migrations.validate(run)
+    assert good.passed
+    assert [(part.documents, part.compared) for part in good.collections] == [(60, 60)]
+
+    world.put({"counters/c-0001": {"n": -5}})
+
+    found = migrations.validate("0001")
+    (part,) = found.collections
+    assert (found.run, part.documents, part.invalid, part.compared, part.mismatched) == (run, 60, 1, 59, 0)
+    assert part.examples == ("counters/c-0001: n is negative",)
+    assert not found.passed
 
 
 def test_revisions_do_not_run_twice_without_a_word(world: World, write_definition: Writer) -> None:
