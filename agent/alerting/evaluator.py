@@ -23,7 +23,7 @@ from agent.alerting.states import Observation, Sight, Timer, is_blind, transitio
 from agent.alerting.templates import Facts
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason
-from agent.promql import Element, Engine, Evaluation
+from agent.promql import Element, Engine, Evaluation, Plan, Select
 from agent.samples import METRIC_NAME, Labels, Sample, SeriesStore, labels_of
 from agent.state import StateFile
 from agent.telemetry import Telemetry
@@ -385,8 +385,21 @@ class RuleEvaluator:
         annotations = {name: each.render(facts) for name, each in rule.annotations.items()}
         trace_id = entry.trace_id
         if look_for_trace and not trace_id:
-            trace_id = self._exemplars(rule.expression.selectors, entry.labels, now.timestamp())
+            trace_id = self._exemplars(self._read_by(rule.expression), entry.labels, now.timestamp())
         return replace(entry, annotations=annotations, trace_id=trace_id)
+
+    def _read_by(self, plan: Plan) -> tuple[Select, ...]:
+        """What the expression reads in the end: recorded series stand for what they were computed from."""
+        recorded = {rule.name: rule.expression for rule in self._rules.recordings}
+        found: dict[Select, None] = {}
+        pending = [plan]
+        while pending:
+            for select in pending.pop(0).selectors:
+                found[select] = None
+                source = recorded.pop(select.metric or "", None)
+                if source is not None:
+                    pending.append(source)
+        return tuple(found)
 
     # --- writing --------------------------------------------------------------------------------------------------
 

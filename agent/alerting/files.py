@@ -87,9 +87,9 @@ def _repeated(groups: Sequence[RuleGroup]) -> Iterator[str]:
             yield f"{group.file}: group {group.name!r} is there twice"
         names.add(group.key)
         for rule in group.rules:
-            first = places.setdefault(rule.key, rule.place)
-            if first != rule.place:
-                yield f"{rule.place}: rule {rule.name!r} repeats the one at {first}"
+            if rule.key in places:
+                yield f"{rule.place}: rule {rule.name!r} repeats the one at {places[rule.key]}"
+            places.setdefault(rule.key, rule.place)
 
 
 @dataclass

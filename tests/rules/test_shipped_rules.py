@@ -1,0 +1,133 @@
+"""The rules that come with runbookd: Prometheus takes them, their scripts hold, and they name no figure of the page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.alerting import AlertRule, load_rules
+from agent.alerting.scripts import run_script
+from agent.promql.expressions import Binary, Call, Node, Number, walk
+from agent.telemetry import by_prometheus_name
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "rules"
+FILES = sorted(RULES.glob("*.yaml"))
+SCRIPTS = sorted((RULES / "tests").glob("*.test.yaml"))
+PAGE = ROOT / "runbooks" / "firestore-operations.md"
+
+THRESHOLD_METRICS = {"query_latency_p95", "error_rate", "document_write_rate", "backup_failure", "storage_usage"}
+MATRIX_ROWS = {"data_corruption", "error_rate", "performance_degradation", "missing_indexes"}
+
+
+@pytest.mark.prometheus
+def test_prometheus_accepts_the_rules(promtool: str) -> None:
+    """The same files load in a real Prometheus."""
+    done = subprocess.run([promtool, "check", "rules", *map(str, FILES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.prometheus
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_scripts_hold_in_prometheus(promtool: str, script: Path) -> None:
+    """What a script says of a rule is so in Prometheus's engine."""
+    done = subprocess.run([promtool, "test", "rules", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_scripts_hold_in_our_engine(script: Path) -> None:
+    """What a script says of a rule is so in our engine and state machine."""
+    failed = [assertion for assertion in run_script(script) if not assertion.passed]
+    assert failed == []
+
+
+def test_every_alert_has_a_script() -> None:
+    """No rule ships that no script has seen fire and seen keep silent."""
+    alerts = {rule.name for rule in load_rules(FILES).alerts}
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for script in SCRIPTS:
+        for assertion in run_script(script):
+            if assertion.kind == "alert":
+                (silent if assertion.expected == "nothing" else fires).add(assertion.subject)
+    assert fires == alerts
+    assert silent == alerts
+
+
+def test_every_metric_is_in_the_catalogue() -> None:
+    """A rule reads what the product emits or what another rule records, nothing else."""
+    rules = load_rules(FILES)
+    recorded = {rule.name for rule in rules.recordings}
+    unknown = {
+        f"{rule.name}: {metric}"
+        for rule in rules.rules
+        for metric in rule.expression.metrics
+        if by_prometheus_name(metric) is None and metric not in recorded
+    }
+    assert unknown == set()
+
+
+def test_every_threshold_and_row_has_its_rule() -> None:
+    """Each key metric at both levels, each visible row of the matrix, under the labels that routing reads."""
+    alerts = load_rules(FILES).alerts
+    labels = [{name: template.text for name, template in rule.labels.items()} for rule in alerts]
+    assert {(each["metric"], each["severity"]) for each in labels if "metric" in each} == {
+        (metric, level) for metric in THRESHOLD_METRICS for level in ("warning", "critical")
+    }
+    assert {each["matrix"] for each in labels if "matrix" in each} == MATRIX_ROWS
+    assert all("condition" in each and "severity" in each for each in labels)
+    assert all(len({"metric", "matrix", "scope"} & each.keys()) == 1 for each in labels)
+
+
+def test_thresholds_are_read_from_the_page() -> None:
+    """A rule about the page compares with the page's series, under its own slug, and never with a figure."""
+    for rule in load_rules(FILES).alerts:
+        labels = {name: template.text for name, template in rule.labels.items()}
+        if "scope" in labels:
+            continue
+        thresholds = [node for node in walk(rule.expression.root) if _is_threshold(node)]
+        assert len(thresholds) == 1, rule.place
+        wanted = _wanted(labels)
+        assert wanted in rule.expression.text, rule.place
+        for node in walk(rule.expression.root):
+            if isinstance(node, Binary) and node.comparison is not None:
+                assert not isinstance(node.right, Number), rule.place
+
+
+def _is_threshold(node: Node) -> bool:
+    return isinstance(node, Call) and node.function == "scalar"
+
+
+def _wanted(labels: dict[str, str]) -> str:
+    if "metric" in labels:
+        return f'scalar(runbook_threshold{{metric="{labels["metric"]}",level="{labels["severity"]}"}})'
+    return f'scalar(runbook_decision_threshold{{condition="{labels["matrix"]}"}})'
+
+
+def test_every_alert_links_to_a_section_of_the_page() -> None:
+    """The link in a page lands somewhere."""
+    anchors = {_anchor(line) for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("#")}
+    for rule in load_rules(FILES).alerts:
+        assert set(rule.annotations) == {"summary", "description", "runbook_url"}, rule.place
+        file, _, anchor = rule.annotations["runbook_url"].text.partition("#")
+        assert ROOT / file == PAGE
+        assert anchor in anchors, rule.place
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that a Markdown renderer gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lstrip("#").strip().lower()).replace(" ", "-")
+
+
+def test_rules_of_one_name_differ_in_severity_alone() -> None:
+    """A warning and its critical twin say the same thing of the same condition."""
+    by_name: dict[str, list[AlertRule]] = {}
+    for rule in load_rules(FILES).alerts:
+        by_name.setdefault(rule.name, []).append(rule)
+    for rules in by_name.values():
+        assert len({rule.labels["condition"].text for rule in rules}) == 1
+        assert len({rule.labels["severity"].text for rule in rules}) == len(rules)
