@@ -10,8 +10,8 @@ What a migration file imports: :class:`Document`, :data:`DELETE`.
 from agent.migration.definition import Definition, find_definition, load_definition, load_definitions
 from agent.migration.document import DELETE, Change, Deletion, Document, Transformed
 from agent.migration.dryrun import DryRunFindings
-from agent.migration.facade import Migrations, Preconditions, RunbookPolicy
-from agent.migration.facts import RestorePoint
+from agent.migration.facade import Migrations
+from agent.migration.facts import Preconditions, RestorePoint, RunbookPolicy
 from agent.migration.gates import Gate
 from agent.migration.journal import Counts, SetAside
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport

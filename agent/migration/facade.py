@@ -10,64 +10,34 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, Permanent, PermanentReason, Refused, RefusedReason, RunbookdError
-from agent.firestore import CollectionGroup, RawDocument
 from agent.migration.database import Database
 from agent.migration.definition import Definition, find_definition, load_definitions
 from agent.migration.dryrun import dry_run
-from agent.migration.facts import Facts, History, Rate, RestorePointSource
+from agent.migration.facts import Preconditions, RunbookPolicy
 from agent.migration.journal import JournalWriter
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
-from agent.migration.plan import Plan, in_order, make_plan
+from agent.migration.plan import Plan, in_order
 from agent.migration.replay import Replay, replay
 from agent.migration.reports import Reports
 from agent.migration.rescue import undo_by_read_time
-from agent.migration.revisions import Revision, read_revision, write_revision
+from agent.migration.revisions import Revision, write_revision
 from agent.migration.run import RunSettings, Session, migrate
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
-from agent.migration.sampling import Rates, probe, sample_documents, sampled
+from agent.migration.sampling import Rates
+from agent.migration.survey import Survey
 from agent.migration.undo import UndoFindings, UndoSession, UndoSettings, undo
 from agent.migration.validation import validate
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
 from agent.telemetry.catalogue import OPERATION_DURATION
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunbookPolicy:
-    """What the runbook says about migrations.
-
-    Args:
-        order: collection id to priority, in the runbook's order.
-        undo_budget: time for the undo; ``None``: it sets none.
-    """
-
-    order: Mapping[str, str] = field(default_factory=dict)
-    undo_budget: timedelta | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preconditions:
-    """What preflight asks of other rooms.
-
-    Args:
-        restore_point: the newest backup; ``None``: there are no backups.
-        max_age: of a restore point.
-        maintenance: whether maintenance mode is on.
-    """
-
-    restore_point: RestorePointSource | None = None
-    max_age: timedelta = timedelta(hours=24)
-    maintenance: Callable[[], bool] = lambda: False
 
 
 class Migrations:
@@ -100,7 +70,6 @@ class Migrations:
         self._definitions = definitions
         self._telemetry = telemetry
         self._policy = policy or RunbookPolicy()
-        self._preconditions = preconditions or Preconditions()
         self._settings = settings or RunSettings()
         self._undo_settings = undo_settings or UndoSettings()
         self._reports = Reports(reports)
@@ -109,6 +78,15 @@ class Migrations:
         folder = data_dir / "migrations"
         self._runs = Runs(folder)
         self._rates = Rates(folder / "rates.json")
+        self._survey = Survey(
+            database=firestore,
+            runs=self._runs,
+            rates=self._rates,
+            policy=self._policy,
+            preconditions=preconditions or Preconditions(),
+            rate_limit=self._settings.rate_limit,
+            clock=self._clock,
+        )
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -116,7 +94,7 @@ class Migrations:
         """Every migration file, and what this database knows of it."""
         listed: list[Listed] = []
         for definition in load_definitions(self._definitions):
-            history = self._history(definition.revision)
+            history = self._survey.history(definition.revision)
             listed.append(
                 Listed(
                     name=definition.name,
@@ -152,7 +130,7 @@ class Migrations:
         Raises:
             Misconfigured: there is no such migration, or its file is wrong.
         """
-        plan = self._plan(find_definition(self._definitions, name), again=again, measure=measure)
+        plan = self._survey.plan(find_definition(self._definitions, name), again=again, measure=measure)
         self._reports.plan(plan)
         return plan
 
@@ -174,7 +152,7 @@ class Migrations:
         """
         record = self._runs.get(name) if name.startswith("run-") else None
         definition = find_definition(self._definitions, record.name if record else name)
-        record = record or self._latest(definition.revision)
+        record = record or self._survey.latest(definition.revision)
         told = self._told(record) if record else None
         collections = validate(
             definition,
@@ -201,7 +179,7 @@ class Migrations:
     ) -> DryRunReport:
         """Transform every document and write nothing, neither in the database nor in any run's folder."""
         definition = find_definition(self._definitions, name)
-        plan = self._plan(definition, again=True, measure=False)
+        plan = self._survey.plan(definition, again=True, measure=False)
         findings = dry_run(
             definition,
             [(part.collection, part.documents) for part in plan.collections],
@@ -238,7 +216,7 @@ class Migrations:
             Permanent, Transient: see :func:`agent.migration.run.migrate`.
         """
         definition = find_definition(self._definitions, name)
-        plan = self._plan(definition, again=again, measure=True)
+        plan = self._survey.plan(definition, again=again, measure=True)
         self._reports.plan(plan)
         plan.require()
         now = self._clock.now()
@@ -341,55 +319,6 @@ class Migrations:
             batch_size=batch_size or self._settings.batch_size,
             validate=self._settings.validate if validate is None else validate,
         )
-
-    def _plan(self, definition: Definition, *, again: bool, measure: bool) -> Plan:
-        names = in_order(definition, tuple(self._policy.order))
-        documents = sample_documents(self._database, names)
-        undo_rate = self._rates.read("undo")
-        if undo_rate is None and measure:
-            undo_rate = self._probe(documents)
-        point = self._preconditions.restore_point
-        facts = Facts(
-            now=self._clock.now(),
-            counts={name: self._database.count(CollectionGroup(id=name)) for name in names},
-            order=tuple(self._policy.order),
-            priorities=self._policy.order,
-            rate=self._rates.read("migration") or undo_rate,
-            undo_rate=undo_rate,
-            rate_limit=self._settings.rate_limit,
-            undo_budget=self._policy.undo_budget,
-            restore_point=point() if point else None,
-            restore_point_max_age=self._preconditions.max_age,
-            maintenance=self._preconditions.maintenance(),
-            history=self._history(definition.revision),
-            sampled=sampled(definition, self._database, documents),
-            again=again,
-        )
-        return make_plan(definition, facts)
-
-    def _probe(self, documents: Mapping[str, Sequence[RawDocument]]) -> Rate | None:
-        return probe(self._database, [raw.fields for raws in documents.values() for raw in raws], self._clock)
-
-    def _history(self, revision: str) -> History:
-        """The database's word, corrected by this machine's record of the same or a later run (after ``kill -9``)."""
-        known = read_revision(self._database, revision)
-        latest = self._latest(revision)
-        if latest is not None and (known is None or known.run == latest.id or latest.started > known.changed):
-            return History(
-                state=latest.state,
-                run=latest.id,
-                checksum=latest.checksum,
-                alive=self._runs.alive(latest),
-            )
-        if known is None:
-            return History()
-        return History(state=known.state, run=known.run, checksum=known.checksum)
-
-    def _latest(self, revision: str) -> RunRecord | None:
-        """This machine's newest run of the revision on this database."""
-        root = self._database.address.root
-        own = [r for r in self._runs.all() if r.revision == revision and r.database == root]
-        return own[-1] if own else None
 
     def _resumable(self, record: RunRecord) -> Definition:
         if record.state is RunState.DONE:

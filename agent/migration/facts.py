@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 
@@ -112,3 +112,31 @@ class Facts:
     history: History = History()
     sampled: Sampled = Sampled()
     again: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunbookPolicy:
+    """What the runbook says about migrations.
+
+    Args:
+        order: collection id to priority, in the runbook's order.
+        undo_budget: time for the undo; ``None``: it sets none.
+    """
+
+    order: Mapping[str, str] = field(default_factory=dict)
+    undo_budget: timedelta | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preconditions:
+    """What preflight asks of other rooms.
+
+    Args:
+        restore_point: the newest backup; ``None``: there are no backups.
+        max_age: of a restore point.
+        maintenance: whether maintenance mode is on.
+    """
+
+    restore_point: RestorePointSource | None = None
+    max_age: timedelta = timedelta(hours=24)
+    maintenance: Callable[[], bool] = lambda: False

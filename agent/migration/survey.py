@@ -1,0 +1,92 @@
+"""Gathering what a plan rests on: from the database, from this machine's run records, and from other rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.clock import Clock
+from agent.firestore import CollectionGroup, RawDocument
+from agent.migration.database import Database
+from agent.migration.definition import Definition
+from agent.migration.facts import Facts, History, Preconditions, Rate, RunbookPolicy
+from agent.migration.plan import Plan, in_order, make_plan
+from agent.migration.revisions import read_revision
+from agent.migration.runs import RunRecord, Runs
+from agent.migration.sampling import Rates, probe, sample_documents, sampled
+
+
+class Survey:
+    """What is known about migrations of one database.
+
+    Args:
+        rate_limit: documents/s at which runs are capped.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        runs: Runs,
+        rates: Rates,
+        policy: RunbookPolicy,
+        preconditions: Preconditions,
+        rate_limit: float | None,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._runs = runs
+        self._rates = rates
+        self._policy = policy
+        self._preconditions = preconditions
+        self._rate_limit = rate_limit
+        self._clock = clock
+
+    def plan(self, definition: Definition, *, again: bool, measure: bool) -> Plan:
+        """Ask everybody, then plan; see :meth:`agent.migration.facade.Migrations.plan`."""
+        names = in_order(definition, tuple(self._policy.order))
+        documents = sample_documents(self._database, names)
+        undo_rate = self._rates.read("undo")
+        if undo_rate is None and measure:
+            undo_rate = self._probe(documents)
+        point = self._preconditions.restore_point
+        facts = Facts(
+            now=self._clock.now(),
+            counts={name: self._database.count(CollectionGroup(id=name)) for name in names},
+            order=tuple(self._policy.order),
+            priorities=self._policy.order,
+            rate=self._rates.read("migration") or undo_rate,
+            undo_rate=undo_rate,
+            rate_limit=self._rate_limit,
+            undo_budget=self._policy.undo_budget,
+            restore_point=point() if point else None,
+            restore_point_max_age=self._preconditions.max_age,
+            maintenance=self._preconditions.maintenance(),
+            history=self.history(definition.revision),
+            sampled=sampled(definition, self._database, documents),
+            again=again,
+        )
+        return make_plan(definition, facts)
+
+    def history(self, revision: str) -> History:
+        """The database's word, corrected by this machine's record of the same or a later run (after ``kill -9``)."""
+        known = read_revision(self._database, revision)
+        latest = self.latest(revision)
+        if latest is not None and (known is None or known.run == latest.id or latest.started > known.changed):
+            return History(
+                state=latest.state,
+                run=latest.id,
+                checksum=latest.checksum,
+                alive=self._runs.alive(latest),
+            )
+        if known is None:
+            return History()
+        return History(state=known.state, run=known.run, checksum=known.checksum)
+
+    def latest(self, revision: str) -> RunRecord | None:
+        """This machine's newest run of the revision on this database."""
+        root = self._database.address.root
+        own = [r for r in self._runs.all() if r.revision == revision and r.database == root]
+        return own[-1] if own else None
+
+    def _probe(self, documents: Mapping[str, Sequence[RawDocument]]) -> Rate | None:
+        return probe(self._database, [raw.fields for raws in documents.values() for raw in raws], self._clock)
