@@ -7,7 +7,7 @@ writer.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -18,26 +18,22 @@ from agent.faults import (
     MisconfiguredReason,
     Permanent,
     PermanentReason,
-    RunbookdError,
     Transient,
     TransientReason,
 )
 from agent.firestore import splitting
 from agent.firestore.address import DatabaseAddress
+from agent.firestore.batchwrite import BatchWritePort
 from agent.firestore.channel import Channel
+from agent.firestore.cuts import Cuts
 from agent.firestore.delivery import Delivery
 from agent.firestore.document import DocumentKey, RawDocument
-from agent.firestore.envelope import BatchGetEnvelope, BatchWriteEnvelope, RunQueryEnvelope
-from agent.firestore.errors import from_status
+from agent.firestore.envelope import BatchGetEnvelope, RunQueryEnvelope
 from agent.firestore.protos import (
     BatchGetDocumentsRequest,
     BatchGetDocumentsResponse,
-    BatchWriteResponse,
-    Int32Value,
     ListCollectionIdsRequest,
     ListCollectionIdsResponse,
-    PartitionQueryRequest,
-    PartitionQueryResponse,
     RunAggregationQueryResponse,
     RunQueryRequest,
     StructuredQuery,
@@ -48,12 +44,9 @@ from agent.firestore.scan import Carrier, Scanner
 from agent.firestore.scopes import (
     EVERYTHING,
     Collection,
-    CollectionGroup,
-    NameRange,
     Scope,
     count_of,
     moment_of,
-    nanoseconds,
     query_of,
     timestamp,
 )
@@ -100,6 +93,7 @@ class Firestore:
         self._retrying = Retrying(retry or RetryPolicy(), clock=self._clock, draw=draw)
         self._channel = Channel(address, telemetry=telemetry, clock=self._clock, deadline=deadline)
         self._scanner = Scanner(self._channel, self._retrying)
+        self._cuts = Cuts(self._channel, self._retrying)
         self._carrier = carrier
 
     def __enter__(self) -> Self:
@@ -172,7 +166,7 @@ class Firestore:
                 parts=parts,
                 roots=roots,
                 count=lambda scope: self.count(scope, read_time),
-                cuts=lambda scope, pieces: self._cuts(scope, pieces, read_time),
+                cuts=lambda scope, root, pieces: self._cuts.of(scope, root, pieces, read_time),
                 pageable=pageable,
             )
         except Permanent as error:
@@ -333,7 +327,7 @@ class Firestore:
             on_batch: told before a batch is sent and after it has ended.
         """
         who = origin or self.origin
-        port = _Port(self._channel, self.get)
+        port = BatchWritePort(self._channel, self.get)
 
         def deliver(batch: Batch) -> Delivered:
             delivery = Delivery(batch, port=port, retrying=self._retrying)
@@ -366,67 +360,3 @@ class Firestore:
                 None,
             )
         return self._carrier or Carrier.STREAM
-
-    def _cuts(self, scope: NameRange, pieces: int, read_time: datetime) -> list[str]:
-        try:
-            return self._partition_cursors(scope, pieces, read_time)
-        except Permanent as error:
-            if error.reason is not PermanentReason.UNSUPPORTED:
-                raise
-            return self._cuts_by_offset(scope, pieces, read_time)
-
-    def _partition_cursors(self, scope: NameRange, pieces: int, read_time: datetime) -> list[str]:
-        root = (scope.first or next(iter(self.collection_ids(read_time=read_time)))).partition("/")[0]
-        query = query_of(CollectionGroup(id=root), self.address)
-        request = PartitionQueryRequest(
-            parent=query.parent,
-            structured_query=query.structured_query,
-            partition_count=pieces - 1,
-            read_time=timestamp(read_time),
-        )
-        cuts: list[str] = []
-        while True:
-            message = request.SerializeToString()
-            reply = PartitionQueryResponse.FromString(
-                self._retrying.call(lambda: self._channel.unary("PartitionQuery", message))  # noqa: B023  # called before the next turn
-            )
-            cuts.extend(self.address.relative(cursor.values[0].reference_value) for cursor in reply.partitions)
-            if not reply.next_page_token:
-                return cuts
-            request.page_token = reply.next_page_token
-
-    def _cuts_by_offset(self, scope: NameRange, pieces: int, read_time: datetime) -> list[str]:
-        cuts: list[str] = []
-        for piece in range(1, pieces):
-            request = query_of(scope, self.address, keys_only=True)
-            request.structured_query.offset = (scope.expected or 0) * piece // pieces
-            request.structured_query.limit.CopyFrom(Int32Value(value=1))
-            cuts.extend(
-                self.address.relative(document.name)
-                for document in self.run_query(request.structured_query, read_time=read_time, summary="plan")
-            )
-        return cuts
-
-
-class _Port:
-    """The ledger writer's two RPCs over a channel."""
-
-    def __init__(self, channel: Channel, get: Callable[[Sequence[str]], Mapping[str, RawDocument | None]]) -> None:
-        self._channel = channel
-        self._get = get
-
-    def batch_write(self, encoded: Sequence[bytes]) -> list[int | RunbookdError | None]:
-        request = BatchWriteEnvelope(database=self._channel.address.root, writes=encoded)
-        reply = BatchWriteResponse.FromString(self._channel.unary("BatchWrite", request.SerializeToString()))
-        ends: list[int | RunbookdError | None] = []
-        for result, status in zip(reply.write_results, reply.status, strict=False):
-            if status.code:
-                ends.append(
-                    from_status(status.code, status.message, operation="BatchWrite", address=self._channel.address)
-                )
-            else:
-                ends.append(nanoseconds(result.update_time) if result.HasField("update_time") else None)
-        return ends
-
-    def get(self, names: Sequence[str]) -> Mapping[str, RawDocument | None]:
-        return self._get(names)

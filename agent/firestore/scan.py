@@ -29,6 +29,7 @@ from agent.firestore.retry import Retrying
 from agent.firestore.scopes import Collection, Scope, query_of, timestamp
 
 PAGE = 300
+_PAGE_BYTES = 4_000_000  # a page of documents of 1 MiB each would otherwise be larger than a worker's whole memory
 _STREAM_DEADLINE = 300.0
 _SUMMARY = "scan"
 _CLEARLY = 1.5
@@ -99,6 +100,7 @@ class Scanner:
             if read_time is not None:
                 request.read_time.CopyFrom(timestamp(read_time))
             page: list[RawDocument] = []
+            size = 0
             answered = done = found = False
             failure: Transient | None = None
             try:
@@ -109,10 +111,11 @@ class Scanner:
                     answered, done = True, reply.done
                     if raw := reply.document:
                         page.append(RawDocument(raw))
-                        if len(page) == PAGE:
+                        size += len(raw)
+                        if len(page) == PAGE or size >= _PAGE_BYTES:
                             after, found = page[-1].name, True
                             yield page
-                            page = []
+                            page, size = [], 0
             except Transient as error:
                 failure = error
             if page:

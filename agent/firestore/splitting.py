@@ -22,7 +22,7 @@ def plan(
     parts: int,
     roots: Sequence[str],
     count: Callable[[Scope], int],
-    cuts: Callable[[NameRange, int], list[str]],
+    cuts: Callable[[NameRange, str, int], list[str]],
     pageable: bool,
 ) -> list[Scope]:
     """Disjoint scopes that together are everything, in the order of names.
@@ -31,7 +31,7 @@ def plan(
         parts: how many of about equal size are wanted; small collections may make it more.
         roots: ids of all root collections at the read_time.
         count: number of documents in a scope at the read_time.
-        cuts: paths that cut a range into that many pieces, see above.
+        cuts: paths that cut a range of that root collection into that many pieces.
         pageable: whether a flat collection is better left whole, to be read by ListDocuments.
     """
     if not roots:
@@ -52,7 +52,7 @@ def plan(
         if pageable and expected and count(Collection(path=root)) == expected:
             scopes.append(Collection(path=root, expected=expected))
         elif expected > target:
-            scopes.extend(_divided(found, cuts(found, math.ceil(expected / target))))
+            scopes.extend(_divided(found, cuts(found, root, math.ceil(expected / target))))
         else:
             scopes.append(found)
     return scopes

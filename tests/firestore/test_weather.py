@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import pytest
 
+from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore import (
     EVERYTHING,
     DatabaseAddress,
@@ -21,6 +23,7 @@ from agent.firestore import (
     encode_fields,
     take_fingerprint,
 )
+from agent.firestore.protos import StructuredQuery, Value
 from agent.sandbox import start_sandbox
 from agent.sandbox.companions import ProxyProcess, start_proxy
 from agent.sandbox.injection import Direction, Fault, FaultKind
@@ -139,3 +142,22 @@ def test_a_server_that_is_restarted_in_the_middle(tmp_path: Path, project: str) 
     finally:
         for server in servers:
             server.stop()
+
+
+def test_a_missing_index_is_named_with_its_link(tmp_path: Path, project: str) -> None:
+    """The error is a configuration's, and its hint creates the index."""
+    indexes = tmp_path / "firestore.indexes.json"
+    indexes.write_text(json.dumps({"indexes": []}))
+    query = StructuredQuery(from_=[StructuredQuery.CollectionSelector(collection_id="reviews")])
+    query.where.field_filter.field.field_path = "userId"
+    query.where.field_filter.op = StructuredQuery.FieldFilter.EQUAL
+    query.where.field_filter.value.CopyFrom(Value(string_value="u1"))
+    query.order_by.add(direction=StructuredQuery.ASCENDING).field.field_path = "nextReviewAt"
+    with (
+        start_sandbox(indexes=indexes) as server,
+        _open(server.host, project) as firestore,
+        pytest.raises(Misconfigured) as caught,
+    ):
+        list(firestore.run_query(query, summary="queue_generation"))
+    assert caught.value.reason is MisconfiguredReason.MISSING_INDEX
+    assert "https://console.firebase.google.com/" in caught.value.hint
