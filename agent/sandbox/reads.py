@@ -76,17 +76,21 @@ class Reads:
                 transaction.read_time = view.time
             yield view, transaction
 
-    def _find(self, view: View, root: str, segments: Sequence[str]) -> tuple[Collection, bytes, Row | None]:
-        collection = self._store.collection(root, "/".join(segments[:-1]))
-        key = segment_key(segments[-1])
-        return collection, key, view.get(collection, key)
+    def _find(self, view: View, root: str, segments: Sequence[str], transaction: Transaction | None) -> Row | None:
+        path, key = "/".join(segments[:-1]), segment_key(segments[-1])
+        collection = view.catalogue.find(root, path)
+        if collection is None and transaction is not None:
+            collection = self._store.collection(root, path)  # so that its absence can be remembered
+        if collection is None:
+            return None
+        remember(transaction, documents=[(collection, key)])
+        return view.get(collection, key)
 
     def get_document(self, request: bytes) -> bytes:
         given = GetDocumentRequest.FromString(request)
         root, segments = split_document(given.name)
         with self._view(root, given) as (view, transaction):
-            collection, key, row = self._find(view, root, segments)
-            remember(transaction, documents=[(collection, key)])
+            row = self._find(view, root, segments, transaction)
         if row is None:
             raise not_found(f"Document ({given.name}) not found.")
         return frames.message(_masked(row, _mask(given)))
@@ -103,8 +107,7 @@ class Reads:
             for name, (found_root, segments) in zip(given.documents, paths, strict=True):
                 if found_root != root:
                     raise invalid(f'Document name "{name}" is not in the database "{root}" of the request.')
-                collection, key, row = self._find(view, root, segments)
-                remember(transaction, documents=[(collection, key)])
+                row = self._find(view, root, segments, transaction)
                 if row is None:
                     yield frames.delimited(b"\x12", name.encode()) + at
                 else:
