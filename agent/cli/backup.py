@@ -1,0 +1,293 @@
+"""``runbookd backup``: take, look at, verify, restore and remove backups."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.backup import BackupSummary, BackupType, Change, Compression
+from agent.cli.options import DryRun, Json, Yes, runtime
+from agent.cli.output import confirm, err, out, print_json, progress_bars, size, stop, table, when
+from agent.daemon.assembly import address_of, change_lock
+from agent.faults import Permanent, PermanentReason
+from agent.firestore import DatabaseAddress, Firestore
+
+app = typer.Typer(help="Take, verify, restore and remove backups.")
+
+Id = Annotated[str, typer.Argument(help="A backup's id, or `latest` for the newest verified one.")]
+
+
+class Format(StrEnum):
+    """Formats of an export."""
+
+    NDJSON = "ndjson"
+
+
+@app.command()
+def create(
+    type: Annotated[BackupType, typer.Option("--type", "-t", case_sensitive=False)] = BackupType.FULL,  # noqa: A002
+    verify: Annotated[bool, typer.Option(help="Read everything back and compare.")] = True,
+    compression: Annotated[bool, typer.Option(help="Compress segments with zstd.")] = True,
+    json: Json = False,
+) -> None:
+    """Take a backup and verify it."""
+    run = runtime()
+    with progress_bars() as progress:
+        if compression:
+            report = dict(run.operations.backup(run.context(progress), type=type.value, verify=verify))
+        else:
+            manifest = run.backups.create(type, compression=Compression.NONE, progress=progress)
+            checked = run.backups.verify(manifest.id, progress=progress) if verify else None
+            report = {
+                "id": manifest.id,
+                "type": str(manifest.type),
+                "read_time": manifest.read_time,
+                "documents": manifest.documents,
+                "total_documents": manifest.total_documents,
+                "raw_bytes": manifest.raw_bytes,
+                "stored_bytes": manifest.stored_bytes,
+                "verified": bool(checked and checked.ok),
+            }
+    if json:
+        print_json(report)
+        return
+    verified = "verified" if report["verified"] else "[yellow]not verified[/]"
+    out.print(
+        f"[bold]{report['id']}[/]  {report['documents']:,} documents, {size(report['raw_bytes'])} "
+        f"in {size(report['stored_bytes'])}, {verified}"
+    )
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """All backups, newest first."""
+    run = runtime()
+    found = run.backups.list()
+    if json:
+        print_json(found)
+        return
+    if not found:
+        out.print("There is no backup yet. Take one: runbookd backup create")
+        return
+    table(
+        ("id", "of (UTC)", "documents", "stored", "where", "state"),
+        (
+            (
+                item.id,
+                when(item.read_time),
+                f"{item.documents:,}",
+                size(item.stored_bytes),
+                "+".join(item.storages),
+                _state(item),
+            )
+            for item in found
+        ),
+    )
+
+
+@app.command()
+def show(backup: Id, json: Json = False) -> None:
+    """Everything about one backup: sizes, counts by collection, what it builds on."""
+    run = runtime()
+    details = run.backups.show(_resolved(backup))
+    if json:
+        print_json(details)
+        return
+    summary = details.summary
+    out.print(f"[bold]{summary.id}[/]  {summary.type}, {_state(summary)}")
+    out.print(f"  database     {details.database}")
+    out.print(f"  at           {when(summary.read_time)}")
+    out.print(f"  documents    {summary.documents:,} here, {details.total_documents:,} in all")
+    out.print(f"  size         {size(summary.raw_bytes)}, stored {size(summary.stored_bytes)} in {details.files} files")
+    out.print(f"  chain        {' → '.join(details.chain)}")
+    out.print(f"  where        {', '.join(summary.storages)}")
+    table(
+        ("collection", "documents", "size"),
+        ((name, f"{tally.documents:,}", size(tally.bytes)) for name, tally in sorted(details.collections.items())),
+    )
+
+
+@app.command()
+def verify(
+    backup: Id,
+    deep: Annotated[bool, typer.Option("--deep", help="Restore into a scratch database and compare.")] = False,
+    json: Json = False,
+) -> None:
+    """Read every byte of a backup back; exit code 1 if anything is wrong."""
+    run = runtime()
+    with progress_bars() as progress:
+        report = run.backups.verify(_resolved(backup), deep=deep, progress=progress)
+    if json:
+        print_json(report)
+    else:
+        for problem in report.problems:
+            err.print(f"[red]{problem}[/]")
+        word = "[green]sound[/]" if report.ok else "[bold red]can't be restored[/]"
+        out.print(f"{report.id} is {word}: {report.documents:,} documents, {size(report.bytes_read)} read")
+    if not report.ok:
+        stop(1)
+
+
+@app.command()
+def restore(
+    backup: Id,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    delete_extra: Annotated[
+        bool, typer.Option("--delete-extra", help="Also delete documents that the backup does not have.")
+    ] = False,
+    to: Annotated[str, typer.Option("--to", help="Another database: PROJECT or PROJECT/DATABASE.")] = "",
+    json: Json = False,
+) -> None:
+    """Restore in place, writing only what differs."""
+    _restore(_resolved(backup), (), yes=yes, dry_run=dry_run, delete_extra=delete_extra, to=to, json=json)
+
+
+@app.command("restore-collection")
+def restore_collection(
+    name: Annotated[str, typer.Argument(help="Collection id.")],
+    backup: Id,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    delete_extra: Annotated[bool, typer.Option("--delete-extra")] = False,
+    json: Json = False,
+) -> None:
+    """Restore one collection in place, writing only what differs."""
+    _restore(_resolved(backup), (name,), yes=yes, dry_run=dry_run, delete_extra=delete_extra, to="", json=json)
+
+
+@app.command()
+def clean(yes: Yes = False, json: Json = False) -> None:
+    """Apply the page's retention; without --yes only say what would go, and why."""
+    report = runtime().backups.clean(dry_run=not yes)
+    if json:
+        print_json(report)
+        return
+    table(
+        ("id", "verdict", "why"),
+        ((v.id, "keep" if v.keep else "[yellow]remove[/]", str(v.why)) for v in report.verdicts),
+    )
+    done = "would be removed" if report.dry_run else "removed"
+    out.print(f"{len(report.removed)} backups and {len(report.leftovers)} leftovers {done}, {size(report.freed_bytes)}")
+    if report.dry_run and (report.removed or report.leftovers):
+        out.print("Nothing was removed; repeat with --yes.")
+
+
+@app.command()
+def pin(backup: Id, reason: Annotated[str, typer.Option("--reason")] = "") -> None:
+    """Keep a backup whatever its age."""
+    run = runtime()
+    run.backups.pin(_resolved(backup), reason)
+    out.print(f"{_resolved(backup)} is pinned")
+
+
+@app.command()
+def unpin(backup: Id) -> None:
+    """Leave a backup to retention again."""
+    run = runtime()
+    run.backups.unpin(_resolved(backup))
+    out.print(f"{_resolved(backup)} is no longer pinned")
+
+
+@app.command()
+def export(
+    backup: Id,
+    format: Annotated[Format, typer.Option("--format")] = Format.NDJSON,  # noqa: A002
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File; default is stdout.")] = None,
+    collection: Annotated[
+        list[str] | None, typer.Option("--collection", help="Only this one; may be repeated.")
+    ] = None,
+) -> None:
+    """Write a backup's documents as text, one JSON object a line, for reading by hand."""
+    del format
+    lines = runtime().backups.export(_resolved(backup), collections=tuple(collection or ()))
+    if output is None:
+        stream = typer.get_binary_stream("stdout")
+        for line in lines:
+            stream.write(line)
+        stream.flush()
+        return
+    temporary = output.with_name(output.name + ".partial")
+    with temporary.open("wb") as file:
+        for line in lines:
+            file.write(line)
+    temporary.replace(output)
+    out.print(f"written to {output}")
+
+
+# --- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _restore(
+    backup: str, collections: tuple[str, ...], *, yes: bool, dry_run: bool, delete_extra: bool, to: str, json: bool
+) -> None:
+    run = runtime()
+    target = _target(to) if to else None
+    place = target.root if target is not None else address_of(run.settings).root
+    if not dry_run:
+        confirm(f"Restore {backup} into {place}?", yes=yes)
+
+    def change(kind: Change, path: str) -> None:
+        if dry_run and not json:
+            out.print(f"{kind.value:<9} {path}", highlight=False)
+
+    with progress_bars() as progress:
+        if target is not None:
+            with Firestore(target, telemetry=run.telemetry, origin="restore") as other:
+                report = run.backups.restore(
+                    backup, dry_run=dry_run, delete_extra=delete_extra, collections=collections, to=other,
+                    on_change=change, progress=progress,
+                )  # fmt: skip
+        elif dry_run:
+            report = run.backups.restore(
+                backup, dry_run=True, delete_extra=delete_extra, collections=collections, on_change=change,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            with change_lock(run.settings, f"restore of {backup}", run.clock):
+                report = run.backups.restore(
+                    backup, delete_extra=delete_extra, collections=collections, on_change=change, progress=progress
+                )
+    if json:
+        print_json(report)
+    else:
+        done = "would be" if dry_run else "were"
+        out.print(
+            f"{report.compared:,} documents compared, {report.unchanged:,} as in {backup}; "
+            f"{report.created:,} {done} created, {report.updated:,} updated, {report.deleted:,} deleted"
+        )
+        if report.extra:
+            out.print(f"{report.extra:,} documents that the backup does not have stay (--delete-extra removes them)")
+        for name in report.unresolved:
+            err.print(f"[yellow]not restored[/] {name}")
+    if not dry_run and not report.complete:
+        stop(4)
+
+
+def _target(text: str) -> DatabaseAddress:
+    project, _, database = text.partition("/")
+    host = runtime().settings.database.host
+    return DatabaseAddress(project=project, database=database or "(default)", host=host)
+
+
+def _resolved(backup: str) -> str:
+    if backup != "latest":
+        return backup
+    newest = runtime().backups.newest_verified()
+    if newest is None:
+        raise Permanent(PermanentReason.NOT_FOUND, "there is no verified backup", hint="runbookd backup create")
+    return newest.id
+
+
+def _state(item: BackupSummary) -> str:
+    words = ["[green]verified[/]" if item.verified else "[yellow]not verified[/]"]
+    if item.proven:
+        words = ["[green]proven[/]"]
+    if item.problem:
+        words = [f"[red]{item.problem}[/]"]
+    words += ["pinned"] if item.pinned else []
+    words += ["in use"] if item.in_use else []
+    return ", ".join(words)

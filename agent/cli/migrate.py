@@ -1,0 +1,187 @@
+"""``runbookd migrate``: plan, run, resume, follow and undo migrations."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from agent.cli.options import DryRun, Json, Yes, runtime
+from agent.cli.output import EXIT_CONFLICTS, confirm, err, out, print_json, progress_bars, stop, table, when
+from agent.daemon.assembly import change_lock
+from agent.decisions import duration
+from agent.migration import Plan, RunReport
+from agent.migration.reports import dry_run_text
+
+app = typer.Typer(help="Plan, run, resume and undo migrations.")
+
+Name = Annotated[str, typer.Argument(help="A migration's name or number, e.g. 0001_schema_version.")]
+Again = Annotated[bool, typer.Option("--again", help="Run a revision that ran, failed or was rolled back before.")]
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """Every migration file and what this database knows of it."""
+    found = runtime().migrations.list()
+    if json:
+        print_json(found)
+        return
+    table(("migration", "state", "run", "what it does"), ((m.name, m.state, m.run or "-", m.title) for m in found))
+
+
+@app.command()
+def plan(name: Name, again: Again = False, json: Json = False) -> None:
+    """What would run, how long it and its undo would take, and whether it may."""
+    made = runtime().migrations.plan(name, again=again)
+    if json:
+        print_json(made)
+    else:
+        _print_plan(made)
+    if not made.allowed:
+        stop(3)
+
+
+@app.command()
+def run(
+    name: Name,
+    dry_run: DryRun = False,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Documents a batch.")] = None,
+    validate: Annotated[bool, typer.Option(help="Read a sample of every batch back.")] = True,
+    again: Again = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a migration, with its undo journal."""
+    invocation = runtime()
+    settings = invocation.settings
+    if dry_run or settings.migration.dry_run:
+        with progress_bars() as progress:
+            trial = invocation.migrations.dry_run(name, progress=progress)
+        if json:
+            print_json(trial)
+        else:
+            out.print(dry_run_text(trial.plan, trial.findings), markup=False, highlight=False)
+        return
+    migrations = invocation.migrations
+    status = migrations.status()
+    with progress_bars() as progress, change_lock(settings, f"migration {name}", invocation.clock):
+        if resume and status is not None and status.record.name.startswith(name) and status.record.state.resumable:
+            report = migrations.resume(status.record.id, batch_size=batch_size, validate=validate, progress=progress)
+        else:
+            report = migrations.run(name, batch_size=batch_size, validate=validate, again=again, progress=progress)
+    _report(report, json=json)
+
+
+@app.command()
+def resume(run_id: Annotated[str, typer.Argument(metavar="RUN")], json: Json = False) -> None:
+    """Do exactly what a stopped, failed or killed run has left."""
+    invocation = runtime()
+    with progress_bars() as progress, change_lock(invocation.settings, f"migration {run_id}", invocation.clock):
+        report = invocation.migrations.resume(run_id, progress=progress)
+    _report(report, json=json)
+
+
+@app.command()
+def status(run_id: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None, json: Json = False) -> None:
+    """A run as it is now; the latest by default."""
+    found = runtime().migrations.status(run_id)
+    if json:
+        print_json(found)
+        return
+    if found is None:
+        out.print("No migration has run yet.")
+        return
+    record = found.record
+    state = "[yellow]interrupted[/]: resume or undo it" if found.interrupted else str(record.state)
+    out.print(f"[bold]{record.id}[/]  {record.name}: {state}")
+    out.print(f"  started {when(record.started)}, finished {when(record.finished)}")
+    table(
+        ("collection", "documents", "written", "unchanged", "set aside", "checked", "differ"),
+        (
+            (
+                part.collection,
+                f"{part.documents:,}",
+                f"{part.counts.written:,}",
+                f"{part.counts.unchanged:,}",
+                f"{part.counts.set_aside:,}",
+                f"{part.checked:,}",
+                f"{part.mismatched:,}",
+            )
+            for part in record.collections
+        ),
+    )
+    if record.undone or record.kept:
+        out.print(f"  undone {record.undone:,}, merged {record.merged:,}, kept {record.kept:,}")
+    if record.error:
+        err.print(f"  [red]{record.error}[/]")
+
+
+@app.command()
+def undo(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The latest by default.")] = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Take a run back: only what it touched, never what users changed since."""
+    invocation = runtime()
+    found = invocation.migrations.status(run_id)
+    if found is None:
+        out.print("No migration has run yet.")
+        return
+    record = found.record
+    confirm(f"Undo {record.id} ({record.counts.written:,} documents)?", yes=yes)
+    with progress_bars() as progress, change_lock(invocation.settings, f"undo of {record.id}", invocation.clock):
+        report = invocation.migrations.undo(record.id, progress=progress)
+    if json:
+        print_json(report)
+    else:
+        out.print(
+            f"{report.record.id} undone: {report.findings.undone:,} documents in {report.seconds:.1f} s, "
+            f"{report.findings.verified:,} read back and found as before"
+        )
+        for kept in report.findings.kept[:20]:
+            err.print(f"[yellow]kept[/] {kept.name}: {kept.why}")
+    if report.findings.kept:
+        stop(EXIT_CONFLICTS)
+
+
+def _print_plan(made: Plan) -> None:
+    out.print(f"[bold]{made.name}[/]  {made.title}")
+    table(
+        ("collection", "priority", "documents", "about"),
+        (
+            (part.collection, part.priority or "-", f"{part.documents:,}", _seconds(part.estimate_seconds))
+            for part in made.collections
+        ),
+    )
+    rate = f"{made.rate.documents_per_second:,.0f}/s, {made.rate.source}" if made.rate else "not measured"
+    out.print(f"  {made.documents:,} documents in about {_seconds(made.estimate_seconds)} ({rate})")
+    budget = f" of the page's {_seconds(made.undo_budget_seconds)}" if made.undo_budget_seconds is not None else ""
+    out.print(f"  its undo takes about {_seconds(made.undo_estimate_seconds)}{budget}")
+    for gate in made.gates:
+        word = "[green]yes[/]" if gate.passed else "[red]no [/]"
+        out.print(f"  {word} {gate.name}: {gate.detail}", highlight=False)
+        if not gate.passed:
+            out.print(f"      [dim]to pass:[/] {gate.remedy}", highlight=False)
+
+
+def _seconds(value: float | None) -> str:
+    return "?" if value is None else duration(timedelta(seconds=value))
+
+
+def _report(report: RunReport, *, json: bool) -> None:
+    if json:
+        print_json(report)
+    else:
+        record = report.record
+        out.print(
+            f"[bold]{record.id}[/] {record.state}: {record.counts.written:,} documents written, "
+            f"{record.counts.unchanged:,} unchanged, {report.documents_per_second:,.0f} documents/s"
+        )
+        for item in report.findings.set_aside[:20]:
+            err.print(f"[yellow]set aside[/] {item.name}: {item.why}")
+        for name in report.findings.mismatched[:20]:
+            err.print(f"[red]differs[/] {name}")
+    if report.conflicts:
+        stop(EXIT_CONFLICTS)

@@ -1,0 +1,239 @@
+"""Parts that more than one process builds: the database, its backups, its migrations, from settings and page.
+
+The daemon, its workers and the command line call these; each process has its own telemetry and its own channel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from agent import __version__
+from agent.backup import Backups, BackupType
+from agent.clock import Clock, SystemClock
+from agent.faults import Misconfigured, MisconfiguredReason
+from agent.firestore import DatabaseAddress, Firestore, read_maintenance
+from agent.migration import Migrations, Preconditions, RestorePoint, RunbookPolicy, RunSettings
+from agent.runbook import Operation, Policy, Priority, StorageKind, load_runbook
+from agent.sandbox import start_sandbox
+from agent.scheduling import ChangeLock
+from agent.settings import Settings
+from agent.storage import DirectoryStorage, GcsStorage, Storage
+from agent.telemetry import Telemetry
+
+# Below the page's warning, not at it: the rate a rule sees swings around the rate a limiter holds.
+_WRITE_RATE_SHARE = 0.9
+_LOCK_PATIENCE_S = 30.0
+
+
+def load_policy(settings: Settings) -> Policy:
+    """The page that the settings name.
+
+    Raises:
+        Misconfigured: the page can't be read or understood.
+    """
+    return load_runbook(settings.runbook)
+
+
+def address_of(settings: Settings) -> DatabaseAddress:
+    """Which database.
+
+    Raises:
+        Misconfigured: no project is set.
+    """
+    database = settings.database
+    if not database.project:
+        raise Misconfigured(
+            MisconfiguredReason.SETTINGS,
+            "no project is set",
+            hint="set FIREBASE_PROJECT (or GOOGLE_CLOUD_PROJECT), or database.project in runbookd.yaml",
+        )
+    return DatabaseAddress(project=database.project, database=database.database, host=database.host)
+
+
+def open_firestore(settings: Settings, telemetry: Telemetry, *, origin: str, clock: Clock | None = None) -> Firestore:
+    """An open channel to the database; ``origin`` labels what is read and written through it."""
+    return Firestore(address_of(settings), telemetry=telemetry, origin=origin, clock=clock or SystemClock())
+
+
+def storages_of(settings: Settings) -> tuple[Storage, ...]:
+    """The storages that are configured, nearest first."""
+    wanted = settings.storage
+    found: list[Storage] = [DirectoryStorage(name="local", path=wanted.local, capacity_bytes=wanted.capacity_bytes)]
+    endpoint = os.environ.get("STORAGE_EMULATOR_HOST")
+    project = settings.database.project or None
+    if wanted.gcs_bucket:
+        found.append(GcsStorage(name="gcs", bucket=wanted.gcs_bucket, project=project, endpoint=endpoint))
+    if wanted.archive_bucket:
+        found.append(
+            GcsStorage(
+                name="archive",
+                bucket=wanted.archive_bucket,
+                project=project,
+                endpoint=endpoint,
+                storage_class="ARCHIVE",
+            )
+        )
+    return tuple(found)
+
+
+def routes_of(settings: Settings, policy: Policy, names: Sequence[str]) -> Mapping[BackupType, tuple[str, ...]]:
+    """Where each type goes: the page's storage column, as far as it is configured.
+
+    A type whose places are none of them configured is kept locally: a backup somewhere beats no backup, and
+    :func:`missing_storages` says so to whoever runs ``check``.
+    """
+    if settings.backup_storage == "local":
+        return dict.fromkeys(BackupType, ("local",))
+    routes: dict[BackupType, tuple[str, ...]] = {}
+    for plan in policy.backups:
+        wanted = tuple(str(kind) for kind in plan.storage if str(kind) in names)
+        routes[BackupType(plan.type)] = wanted or ("local",)
+    routes[BackupType.CRITICAL] = routes.get(BackupType.FULL, ("local",))
+    return routes
+
+
+def missing_storages(settings: Settings, policy: Policy) -> tuple[str, ...]:
+    """What the page's schedule relies on and the settings lack, as sentences."""
+    names = {"gcs": settings.storage.gcs_bucket, "archive": settings.storage.archive_bucket}
+    found = []
+    for kind in (StorageKind.GCS, StorageKind.ARCHIVE):
+        users = [str(plan.type) for plan in policy.backups if kind in plan.storage]
+        if users and not names[str(kind)]:
+            found.append(
+                f"the page keeps {', '.join(users)} backups in {kind}, but storage.{kind}_bucket is not set; "
+                "they are kept locally"
+            )
+    return tuple(found)
+
+
+def backups_of(
+    settings: Settings,
+    policy: Policy,
+    firestore: Firestore,
+    telemetry: Telemetry,
+    *,
+    clock: Clock | None = None,
+) -> Backups:
+    """Backups as the page wants them: places, retention, critical collections."""
+    storages = storages_of(settings)
+    retention: dict[BackupType, timedelta] = {BackupType(plan.type): plan.retention for plan in policy.backups}
+    full = settings.storage.retention_days
+    if full is not None:
+        retention[BackupType.FULL] = timedelta(days=full)
+    retention.setdefault(BackupType.CRITICAL, retention.get(BackupType.FULL, timedelta(days=30)))
+    return Backups(
+        firestore=firestore,
+        storages=storages,
+        telemetry=telemetry,
+        clock=clock,
+        routes=routes_of(settings, policy, [storage.name for storage in storages]),
+        retention=retention,
+        critical=tuple(plan.collection for plan in policy.migration_order if plan.priority is Priority.CRITICAL),
+        transient=transient_collections(policy),
+        scratch=lambda: _scratch(telemetry),
+        tool=f"runbookd {__version__}",
+    )
+
+
+def transient_collections(policy: Policy) -> tuple[str, ...]:
+    """Root collections that are not data: the page's regenerable ones, and the agent's own."""
+    regenerable = tuple(plan.collection for plan in policy.migration_order if plan.documents is None)
+    return (*regenerable, "_config", "_migrations")
+
+
+@contextmanager
+def _scratch(telemetry: Telemetry) -> Iterator[Firestore]:
+    with (
+        start_sandbox() as sandbox,
+        Firestore(
+            DatabaseAddress(project="scratch", host=sandbox.host), telemetry=telemetry, origin="scratch"
+        ) as firestore,
+    ):
+        yield firestore
+
+
+def write_rate_of(settings: Settings, policy: Policy) -> float | None:
+    """Documents a second that a migration may write: below what the page calls a warning."""
+    if settings.migration.max_write_rate is not None:
+        return settings.migration.max_write_rate
+    threshold = policy.threshold("document_write_rate")
+    return threshold.warning.value * _WRITE_RATE_SHARE if threshold is not None else None
+
+
+def undo_budget_of(policy: Policy) -> timedelta | None:
+    """Time the page's emergency sequence gives to putting documents back."""
+    step = policy.emergency_step(Operation.RESTORE_DATA)
+    return step.budget if step is not None else None
+
+
+def migrations_of(
+    settings: Settings,
+    policy: Policy,
+    firestore: Firestore,
+    telemetry: Telemetry,
+    *,
+    backups: Backups | None = None,
+    clock: Clock | None = None,
+) -> Migrations:
+    """Migrations in the page's order, inside its budget, with their journals copied to backup storage."""
+    storages = storages_of(settings)
+    off_host = next((storage for storage in storages if storage.name != "local"), None)
+
+    def newest() -> RestorePoint | None:
+        manifest = backups.newest_verified() if backups is not None else None
+        return (
+            RestorePoint(id=manifest.id, read_time=manifest.read_time, verified=True) if manifest is not None else None
+        )
+
+    def copy(run_id: str, path: Path) -> None:
+        if off_host is not None:
+            off_host.put(f"migration-journals/{run_id}/{path.name}", [path.read_bytes()])
+
+    return Migrations(
+        firestore=firestore,
+        definitions=settings.migration.definitions,
+        data_dir=settings.data_dir,
+        telemetry=telemetry,
+        policy=RunbookPolicy(
+            order={
+                plan.collection: str(plan.priority) for plan in policy.migration_order if plan.documents is not None
+            },
+            undo_budget=undo_budget_of(policy),
+        ),
+        preconditions=Preconditions(
+            restore_point=newest if backups is not None else None,
+            max_age=timedelta(hours=settings.migration.restore_point_max_age_hours),
+            maintenance=lambda: read_maintenance(firestore).enabled,
+        ),
+        settings=RunSettings(
+            batch_size=settings.migration.batch_size,
+            parallel=settings.migration.parallel,
+            validate=settings.migration.validate_sample,
+            rate_limit=write_rate_of(settings, policy),
+        ),
+        reports=settings.reports_dir,
+        on_segment=copy if off_host is not None else None,
+        clock=clock,
+    )
+
+
+def change_lock(settings: Settings, purpose: str, clock: Clock) -> AbstractContextManager[object]:
+    """One bulk change at a time; a holder that is just stopping is waited for."""
+    return ChangeLock(settings.data_dir / "change.lock", purpose=purpose, clock=clock, patience=_LOCK_PATIENCE_S)
+
+
+NewestBackup = Callable[[datetime], tuple[str, datetime] | None]
+
+
+def newest_backup_of(backups: Backups) -> NewestBackup:
+    """Id and read_time of the newest verified backup from before a moment."""
+
+    def newest(before: datetime) -> tuple[str, datetime] | None:
+        manifest = backups.newest_verified(before)
+        return (manifest.id, manifest.read_time) if manifest is not None else None
+
+    return newest

@@ -1,0 +1,222 @@
+"""The daemon: starts its parts in order, runs the tick, stops them in reverse.
+
+Constructed by :mod:`agent.daemon.wiring`, driven by ``runbookd run`` and by the demo.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from agent.alerting import RuleEvaluator, TickResult
+from agent.backup import Backups
+from agent.clock import Clock
+from agent.daemon.backup_jobs import BackupJobs
+from agent.daemon.change import ChangeWatch
+from agent.daemon.evidence import EvidenceGatherer
+from agent.daemon.loop import Loop
+from agent.daemon.maintenance import MaintenanceWatch
+from agent.daemon.observer import Observer
+from agent.daemon.recoveries import Recoveries
+from agent.daemon.rollback import RollbackActions
+from agent.decisions import ChangeState, ChangeUnderWatch, Decisions, Verdict
+from agent.firestore import Firestore
+from agent.migration import Runs
+from agent.notifications import Notifier
+from agent.promql import Engine
+from agent.recovery import RecoveryJournal, RecoveryRunner
+from agent.runbook import Policy
+from agent.samples import SeriesStore
+from agent.scheduling import JobPlan, Running, Scheduler, Supervisor
+from agent.settings import Settings
+from agent.signals import Freshness, InstrumentSource, ProbeRunner, Scraper
+from agent.state import StateFile
+from agent.storage import Storage
+from agent.telemetry import Progress, Telemetry
+
+_log = logging.getLogger(__name__)
+_STOP_GRACE_S = 20.0
+
+
+class Server(Protocol):
+    """The HTTP server."""
+
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """Everything the daemon consists of; see :func:`agent.daemon.wiring.build`."""
+
+    settings: Settings
+    policy: Callable[[], Policy]
+    clock: Clock
+    telemetry: Telemetry
+    state: StateFile
+    firestore: Firestore
+    prober: Firestore
+    storages: tuple[Storage, ...]
+    backups: Backups
+    maintenance: MaintenanceWatch
+    runs: Runs
+    store: SeriesStore
+    engine: Engine
+    rules: RuleEvaluator
+    freshness: Freshness
+    instruments: InstrumentSource
+    scraper: Scraper
+    probes: ProbeRunner
+    watch: ChangeWatch
+    evidence: EvidenceGatherer
+    decisions: Decisions
+    notifier: Notifier
+    supervisor: Supervisor
+    scheduler: Scheduler
+    jobs: tuple[JobPlan, ...]
+    backup_jobs: BackupJobs
+    recovery_journal: RecoveryJournal
+    recovery_runner: RecoveryRunner
+    recovery_actions: RollbackActions
+    recoveries: Recoveries
+    observer: Observer
+    reload: Callable[[], None]
+
+
+class Daemon:
+    """A running deployment. :meth:`start` and :meth:`stop` once each."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.server: Server | None = None
+        self.started_at = parts.clock.now()
+        self._loop = Loop(
+            self.tick, interval=parts.settings.signals.interval, clock=parts.clock, telemetry=parts.telemetry
+        )
+        self._announced: tuple[str, str] | None = None
+        self._quit = threading.Event()
+        self._expired_checked: datetime | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything: senses first, then judgement, then whatever an earlier process left to do."""
+        parts = self.parts
+        parts.firestore.check()
+        parts.freshness.expect("instruments")
+        parts.scraper.start()
+        parts.probes.start()
+        parts.backup_jobs.caught_up()
+        parts.backup_jobs.observe()
+        parts.notifier.start()
+        self._loop.start()
+        parts.scheduler.start(parts.jobs)
+        if self.server is not None:
+            self.server.start()
+        parts.recoveries.resume()
+
+    def stop(self) -> None:
+        """Stop in order: no new work, workers at a safe point, what is due is delivered, files closed."""
+        parts = self.parts
+        parts.scheduler.stop()
+        if not parts.recoveries.wait(0.0):
+            _log.warning("stopping during a recovery; the next start carries on with it")
+        parts.supervisor.stop(grace=_STOP_GRACE_S)
+        parts.recoveries.wait(5.0)
+        self._loop.stop()
+        parts.scraper.stop()
+        parts.probes.stop()
+        if not parts.notifier.stop():
+            _log.warning("some notifications are undelivered; they stay in the outbox")
+        if self.server is not None:
+            self.server.stop()
+        parts.firestore.close()
+        parts.prober.close()
+        parts.telemetry.shutdown()
+        parts.state.close()
+
+    def quit(self) -> None:
+        """Ask :meth:`wait` to return; safe in a signal handler."""
+        self._quit.set()
+
+    def wait(self) -> None:
+        """Block until :meth:`quit`."""
+        self._quit.wait()
+
+    def reload(self) -> None:
+        """Read the page and the rules again; on an error the old ones stay in force and the error is raised."""
+        self.parts.reload()
+
+    @property
+    def alive(self) -> bool:
+        """The rule loop ticks."""
+        age = self._loop.age
+        return age is None or age < max(10 * self.parts.settings.signals.interval, 15.0)
+
+    # --- the tick ---------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Look, judge, tell, decide."""
+        parts = self.parts
+        parts.instruments.collect()
+        now = parts.clock.now()
+        change = parts.watch.refresh(now)
+        self._announce(change)
+        result = parts.rules.tick(now)
+        parts.notifier.alerts_changed(result.changes, result.active, now)
+        parts.observer.ticked(result)
+        self._decide(result, change, now)
+
+    def _decide(self, result: TickResult, change: ChangeUnderWatch | None, now: datetime) -> None:
+        parts = self.parts
+        for hold in parts.decisions.expired_holds():
+            parts.notifier.change(
+                f"hold-{hold.id}", f"The hold of {hold.owner} has run out; the automation may act again"
+            )
+        evidence = parts.evidence.gather(result.active, change, now)
+        decisions = parts.decisions.consider(evidence)
+        # The rollback first: words to people are written to disk and must not cost it a moment.
+        for decision in sorted(decisions, key=lambda decision: decision.verdict is not Verdict.ROLLBACK):
+            parts.recoveries.handle(decision)
+
+    def _announce(self, change: ChangeUnderWatch | None) -> None:
+        """Tell the channels that a migration started or ended, so that an incident can be seen beside it."""
+        if change is None:
+            return
+        seen = (change.run_id, str(change.state))
+        if seen == self._announced:
+            return
+        first = self._announced is None
+        self._announced = seen
+        if first and change.state is not ChangeState.RUNNING:
+            return  # known from before this process started
+        self.parts.notifier.change(
+            change.run_id,
+            f"Migration {change.revision}: {change.state}",
+            {"run": change.run_id, "collections": ", ".join(change.collections)},
+        )
+
+    # --- asked for by people ------------------------------------------------------------------------------------
+
+    def backup(self, kind: str) -> Mapping[str, Any]:
+        """Take a backup now, in a worker; raises what went wrong."""
+        with self.parts.telemetry.span("backup", {"backup.type": kind}):
+            report = self.parts.supervisor.run("backup", {"type": kind}, progress=self._progress)
+        self.parts.backup_jobs.observe()
+        return report
+
+    def migrate(self, name: str, **arguments: Any) -> Running:
+        """Start a migration in a worker; returns at once."""
+        with self.parts.telemetry.span("migration", {"migration": name}):
+            return self.parts.supervisor.start("migrate", {"name": name, **arguments}, progress=self._progress)
+
+    def _progress(self, progress: Progress) -> None:
+        self.parts.observer.progressed(progress)

@@ -1,0 +1,63 @@
+"""The rule loop: look, judge, tell, decide, once a second, whatever else goes on.
+
+Ticks are planned on fixed points of the monotonic clock. A tick that is late starts at once; ticks that could not be
+held are counted as missed, not made up for, because an old moment can't be looked at any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from agent.clock import Clock
+from agent.telemetry import Telemetry
+from agent.telemetry.catalogue import RULE_TICK_LAG, RULE_TICKS_MISSED
+
+_log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Calls ``tick`` every ``interval`` seconds in a thread of its own; an exception costs one tick, not the loop."""
+
+    def __init__(self, tick: Callable[[], None], *, interval: float, clock: Clock, telemetry: Telemetry) -> None:
+        self._tick = tick
+        self._interval = interval
+        self._clock = clock
+        self._telemetry = telemetry
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.last_tick: float | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, daemon=True, name="rules")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the tick under way."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10.0)
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last finished tick; ``None`` before the first."""
+        return None if self.last_tick is None else self._clock.monotonic() - self.last_tick
+
+    def _run(self) -> None:
+        due = self._clock.monotonic()
+        while not self._stop.is_set():
+            self._telemetry.record(RULE_TICK_LAG, max(self._clock.monotonic() - due, 0.0))
+            try:
+                self._tick()
+            except Exception:  # noqa: BLE001 - the loop is what people rely on; the log and a metric tell of the bug
+                _log.exception("a pass over the rules failed")
+            self.last_tick = self._clock.monotonic()
+            due += self._interval
+            behind = self.last_tick - due
+            if behind > 0:
+                missed = int(behind // self._interval)
+                if missed:
+                    self._telemetry.add(RULE_TICKS_MISSED, missed)
+                    due += missed * self._interval
+            self._stop.wait(max(due - self._clock.monotonic(), 0.0))

@@ -1,0 +1,25 @@
+"""signals: everything that becomes a sample.
+
+Belongs here: the agent's own instruments, the page's thresholds as series, scraping of the application's client
+metrics, probes, the baseline before a change, Cloud Monitoring, and how fresh each source is. Does not belong here:
+keeping samples (samples), judging them (promql, alerting).
+"""
+
+from agent.signals.baseline import Baseline, BaselineRecorder
+from agent.signals.freshness import Freshness
+from agent.signals.instruments import InstrumentSource
+from agent.signals.policy import observe_policy
+from agent.signals.probe import Probe, ProbeRunner
+from agent.signals.scrape import ExpositionParser, Scraper
+
+__all__ = [
+    "Baseline",
+    "BaselineRecorder",
+    "ExpositionParser",
+    "Freshness",
+    "InstrumentSource",
+    "Probe",
+    "ProbeRunner",
+    "Scraper",
+    "observe_policy",
+]
