@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 from agent.alerting.states import Patience
 from agent.alerting.templates import Template
@@ -29,7 +30,7 @@ class AlertRule:
     annotations: Mapping[str, Template]
     place: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What makes it the same rule after a reload: name, expression and labels, wherever they are written.
 
@@ -51,7 +52,7 @@ class RecordingRule:
     labels: Mapping[str, str]
     place: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         return _digest("record", self.name, " ".join(self.expression.text.split()), json.dumps(dict(self.labels)))
 

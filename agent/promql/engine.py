@@ -7,6 +7,7 @@ have in common is computed once.
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,7 +202,7 @@ class Evaluation:
     def _compute(self, node: Node) -> Result:
         match node:
             case Select():
-                return self._select(node)[0]
+                return self._select(node)
             case Number():
                 return np.full(len(self._steps), node.value)
             case Text():
@@ -220,28 +221,50 @@ class Evaluation:
             case _:
                 raise AssertionError(f"{type(node).__name__} has no value of its own")
 
-    def _select(self, node: Select) -> tuple[Block, Floats]:
-        """The latest sample of each series at each step, and its time in seconds."""
+    def _select(self, node: Select) -> Block:
+        """The latest sample of each series at each step."""
         selected = self._engine.selected(node.matchers)
-        moments = self._steps - node.offset
-        lookback = self._engine.lookback
-        shape = (len(selected.table), len(moments))
+        parts = selected.selection.parts
+        shape = (len(selected.table), len(self._steps))
         self._spend(shape[0] * shape[1])
+        if len(parts) == 1:
+            view, rows, fresh = self._latest(parts[0], node.offset)
+            if len(fresh) == len(rows):  # all series of one source, at all steps: nothing to put together
+                cells = view.rows(rows, parts[0].columns).T
+                return Block(selected.table, cells, present_cells(cells))
         values = np.zeros(shape)
-        times = np.zeros(shape)
         present = np.zeros(shape, dtype=np.bool_)
+        for part in parts:
+            view, rows, fresh = self._latest(part, node.offset)
+            if len(fresh):
+                cells = view.rows(rows[fresh], part.columns).T
+                into = np.ix_(part.positions, fresh)
+                values[into] = cells
+                present[into] = present_cells(cells)
+        return Block(selected.table, values, present)
+
+    def _latest(self, part: Part, offset: int) -> tuple[ColumnView, Indices, Indices]:
+        """Rows of a source to look at, the newest of them at each step, and the steps at which it is fresh enough."""
+        moments = self._steps - offset
+        lookback = self._engine.lookback
+        view = self._view(part, int(moments[0]) - lookback, int(moments[-1]))
+        if len(moments) == 1:  # what the view holds is what is fresh, and its last row is the newest
+            rows = np.full(1, len(view) - 1, dtype=np.intp)
+            return view, rows, np.zeros(min(1, len(view)), dtype=np.intp)
+        rows = np.searchsorted(view.times, moments, "right") - 1
+        if not len(view):
+            return view, rows, np.zeros(0, dtype=np.intp)
+        return view, rows, np.flatnonzero((rows >= 0) & (view.times[np.maximum(rows, 0)] > moments - lookback))
+
+    def _sample_times(self, node: Select) -> Floats:
+        """Unix seconds of the samples that :meth:`_select` finds."""
+        selected = self._engine.selected(node.matchers)
+        times = np.zeros((len(selected.table), len(self._steps)))
         for part in selected.selection.parts:
-            view = self._view(part, int(moments[0]) - lookback, int(moments[-1]))
-            if not len(view):
-                continue
-            rows = np.searchsorted(view.times, moments, "right") - 1
-            fresh = np.flatnonzero((rows >= 0) & (view.times[np.maximum(rows, 0)] > moments - lookback))
-            cells = view.rows(rows[fresh], part.columns).T
-            into = np.ix_(part.positions, fresh)
-            values[into] = cells
-            present[into] = present_cells(cells)
-            times[into] = view.times[rows[fresh]] / 1000.0
-        return Block(selected.table, values, present), times
+            view, rows, fresh = self._latest(part, node.offset)
+            if len(fresh):
+                times[np.ix_(part.positions, fresh)] = view.times[rows[fresh]] / 1000.0
+        return times
 
     def _view(self, part: Part, after: int, until: int) -> ColumnView:
         key = (part.source.name, after, until)
@@ -354,10 +377,10 @@ class Evaluation:
         return functions.map_values(functions.FUNCTIONS[name], block, scalars)
 
     def _timestamp(self, argument: Node) -> Block:
+        block = self._vector(argument)
         if isinstance(argument, Select):
-            block, times = self._select(argument)
+            times = self._sample_times(argument)
         else:
-            block = self._vector(argument)
             times = np.broadcast_to(self._steps / 1000.0, block.values.shape)
         return without_name(Block(block.table, times, block.present))
 
@@ -395,8 +418,13 @@ def _labels_if_absent(argument: Node) -> Labels:
     )
 
 
+_metrics_read: weakref.WeakKeyDictionary[Node, frozenset[str | None]] = weakref.WeakKeyDictionary()
+
+
 def _reads(node: Node, metrics: frozenset[str]) -> bool:
-    names = {each.metric for each in walk(node) if isinstance(each, Select)}
+    names = _metrics_read.get(node)
+    if names is None:
+        names = _metrics_read[node] = frozenset(each.metric for each in walk(node) if isinstance(each, Select))
     return None in names or not names.isdisjoint(metrics)
 
 

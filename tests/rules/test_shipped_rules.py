@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from agent.alerting import AlertRule, load_rules
-from agent.alerting.scripts import run_script
+from agent.alerting.scripts import Assertion, run_script
 from agent.promql.expressions import Binary, Call, Node, Number, walk
 from agent.telemetry import by_prometheus_name
 
@@ -21,6 +22,12 @@ PAGE = ROOT / "runbooks" / "firestore-operations.md"
 
 THRESHOLD_METRICS = {"query_latency_p95", "error_rate", "document_write_rate", "backup_failure", "storage_usage"}
 MATRIX_ROWS = {"data_corruption", "error_rate", "performance_degradation", "missing_indexes"}
+
+
+@cache
+def outcome(script: Path) -> tuple[Assertion, ...]:
+    """A script's assertions; run once for all tests that ask."""
+    return run_script(script)
 
 
 @pytest.mark.prometheus
@@ -41,7 +48,7 @@ def test_the_scripts_hold_in_prometheus(promtool: str, script: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_the_scripts_hold_in_our_engine(script: Path) -> None:
     """What a script says of a rule is so in our engine and state machine."""
-    failed = [assertion for assertion in run_script(script) if not assertion.passed]
+    failed = [assertion for assertion in outcome(script) if not assertion.passed]
     assert failed == []
 
 
@@ -51,7 +58,7 @@ def test_every_alert_has_a_script() -> None:
     fires: set[str] = set()
     silent: set[str] = set()
     for script in SCRIPTS:
-        for assertion in run_script(script):
+        for assertion in outcome(script):
             if assertion.kind == "alert":
                 (silent if assertion.expected == "nothing" else fires).add(assertion.subject)
     assert fires == alerts
