@@ -72,7 +72,7 @@ def counter(random_: random.Random, *, holes: bool = True) -> Values:
     for _ in range(SAMPLES):
         value += random_.choice((0, 1, 5, random_.uniform(0, 20)))
         if holes and random_.random() < 0.03:
-            value = 5_000.0
+            value = random_.uniform(5_000.0, 6_000.0)
         found.append(value)
     return with_holes(random_, found) if holes else found
 
