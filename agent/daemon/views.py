@@ -19,27 +19,14 @@ from agent.daemon.daemon import Daemon
 from agent.daemon.probes import DATABASE
 from agent.faults import RunbookdError
 from agent.migration import RunRecord
-from agent.promql import Plan, Vector, compile_expression
+from agent.promql import Vector, compile_expression
 from agent.recovery import Recovery
 
 Body = Mapping[str, Any]
 _FRESH_S = 5.0
 _STALE_SIGNAL_S = 60.0
 
-# What each row of the page's key-metrics table reads, in base units.
-_CURRENT: Mapping[str, Plan] = {
-    "query_latency_p95": compile_expression(
-        "histogram_quantile(0.95, sum by (le) (rate(db_client_operation_duration_seconds_bucket"
-        '{db_query_summary!=""}[1m])))'
-    ),
-    "error_rate": compile_expression(
-        'sum(rate(db_client_operation_duration_seconds_count{error_type!=""}[1m]) or vector(0)) / '
-        "sum(rate(db_client_operation_duration_seconds_count[1m]))"
-    ),
-    "document_write_rate": compile_expression("sum(rate(firestore_documents_written_total[1m]))"),
-    "backup_failure": compile_expression("max(runbookd_backup_consecutive_failures)"),
-    "storage_usage": compile_expression("max(runbookd_storage_usage_ratio)"),
-}
+_LATENCY = "query_latency_p95"
 _QUERY_P95 = compile_expression(
     "histogram_quantile(0.95, sum by (le, db_query_summary) (rate(db_client_operation_duration_seconds_bucket"
     '{db_query_summary!=""}[1m])))'
@@ -80,7 +67,7 @@ class Views:
         return {
             "status": status,
             "probes": self._parts.probes.results(),
-            "latency_seconds": self._number(_CURRENT["query_latency_p95"]),
+            "latency_seconds": self._judged().get(_LATENCY),
             "maintenance": {
                 "enabled": flag.enabled if flag else None,
                 "message": flag.message if flag else "",
@@ -95,8 +82,11 @@ class Views:
         record = self._parts.runs.latest()
         recovery = self._parts.recovery_journal.latest()
         baseline = self._parts.watch.baseline
+        watched = self._parts.watch.record
         return {
-            "run": _run(record) if record is not None else None,
+            "run": None
+            if record is None
+            else {**_run(record), "under_watch": watched is not None and watched.id == record.id},
             "recovery": _recovery(recovery) if recovery is not None else None,
             "baseline": dict(baseline.p95) if baseline is not None else {},
         }
@@ -124,10 +114,10 @@ class Views:
     def metrics(self) -> Body:
         """GET /api/database/metrics: each threshold and query of the page with its value now, in base units."""
         policy = self._parts.policy()
+        judged = self._judged()
         thresholds = []
         for threshold in policy.thresholds:
-            plan = _CURRENT.get(threshold.metric)
-            value = self._number(plan) if plan is not None else None
+            value = judged.get(threshold.metric)
             thresholds.append(
                 {
                     "metric": threshold.metric,
@@ -193,14 +183,25 @@ class Views:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _number(self, plan: Plan) -> float | None:
-        try:
-            value = self._parts.engine.instant(plan, self._parts.clock.now().timestamp())
-        except RunbookdError:
-            return None
-        if isinstance(value, Vector) and value.elements and math.isfinite(value.elements[0].value):
-            return value.elements[0].value
-        return None
+    def _judged(self) -> Mapping[str, float]:
+        """By metric of the page the value that its rules compare with the thresholds; the largest where there are more.
+
+        Read from the rules themselves, so that what is shown is what is judged, whatever the rule files say.
+        """
+        shared = self._parts.engine.at(self._parts.clock.now().timestamp())
+        found: dict[str, float] = {}
+        for rule in self._parts.rules.rules.alerts:
+            metric = rule.labels["metric"].text if "metric" in rule.labels else ""
+            if not metric:
+                continue
+            try:
+                elements = shared.elements(rule.expression.witness or rule.expression.root)
+            except RunbookdError:
+                continue  # the rule's own health says so
+            for element in elements:
+                if math.isfinite(element.value):
+                    found[metric] = max(found.get(metric, element.value), element.value)
+        return found
 
     def _by_query(self) -> dict[str, float]:
         value = self._parts.engine.instant(_QUERY_P95, self._parts.clock.now().timestamp())
@@ -283,6 +284,8 @@ def _run(record: RunRecord) -> Body:
         "finished": _time(record.finished),
         "documents": record.total,
         "written": record.counts.written,
+        "undo_started": _time(record.undo_started),
+        "undo_finished": _time(record.undo_finished),
         "undone": record.undone,
         "kept": record.kept,
         "error": record.error,
@@ -290,7 +293,10 @@ def _run(record: RunRecord) -> Body:
             {
                 "collection": part.collection,
                 "documents": part.documents,
+                "scanned": part.counts.scanned,
                 "written": part.counts.written,
+                "started": _time(part.started),
+                "finished": _time(part.finished),
                 "checked": part.checked,
                 "mismatched": part.mismatched,
             }
@@ -309,11 +315,13 @@ def _recovery(recovery: Recovery) -> Body:
         "started_at": _time(recovery.started_at),
         "finished_at": _time(recovery.finished_at),
         "problem": recovery.problem,
+        "restore_point": recovery.restore_point.detail if recovery.restore_point else "",
         "steps": [
             {
                 "name": step.name,
                 "title": step.title,
                 "state": str(step.state),
+                "started_at": _time(step.started_at),
                 "seconds": step.seconds,
                 "budget_seconds": step.budget,
                 "over_budget": step.over_budget,
