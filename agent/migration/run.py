@@ -30,6 +30,8 @@ from agent.telemetry import Progress, ProgressSink, Telemetry
 
 OPERATION = "migration"
 
+_CHUNK_SECONDS = 5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -52,6 +54,13 @@ class RunSettings:
     set_aside_limit: int = 100
     repin_after: timedelta = timedelta(minutes=45)
     batches: BatchSettings = field(default_factory=BatchSettings)
+
+    @property
+    def chunk(self) -> int:
+        """Documents per chunk: at a low rate fewer than a batch may hold, so that progress shows every few seconds."""
+        if self.rate_limit is None:
+            return self.batch_size
+        return max(1, min(self.batch_size, int(self.rate_limit * _CHUNK_SECONDS)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +209,7 @@ class _Run:
             journal=session.journal,
             read_back=read_back,
             settings=session.settings.batches,
-            pace=Pace(session.settings.rate_limit, session.clock),
+            pace=Pace(session.settings.rate_limit, session.clock, session.cancelled),
             clock=session.clock,
             created=created_by_earlier_sessions(left.created),
             seed=self._record.id,
@@ -233,7 +242,7 @@ class _Run:
 
         def work(number: int, documents: Sequence[RawDocument]) -> None:
             try:
-                if self._failure is None:
+                if self._failure is None and not session.cancelled():
                     counts, aside = self._chunk(batches, scan_range, left, documents)
                     self._finished(scan_range, watermark, number, documents[-1].name, counts, aside, read_back)
             except BaseException as error:  # noqa: BLE001 - raised again by the reading thread
@@ -253,14 +262,15 @@ class _Run:
                 clock=session.clock,
             )
             self._report(collection)
-            for number, chunk in enumerate(_chunks(documents, session.settings.batch_size)):
+            for number, chunk in enumerate(_chunks(documents, session.settings.chunk)):
                 room.acquire()
                 if self._failure is not None:
                     break
                 if session.cancelled():
-                    self._fail(Permanent(PermanentReason.CANCELLED, f"{self._record.id} was stopped"))
                     break
                 pool.submit(work, number, chunk)
+        if session.cancelled():
+            self._fail(Permanent(PermanentReason.CANCELLED, f"{self._record.id} was stopped"))
         if self._failure is not None:
             raise self._failure
         self._update(dataclasses.replace(self._part(collection), finished=session.clock.now()), save=True)

@@ -166,6 +166,29 @@ def test_a_stopped_run_resumes_with_exactly_the_rest(world: World, write_definit
     assert (seen[-1].done, seen[-1].total) == (200, 200)
 
 
+def test_a_slow_run_stops_at_once(world: World, write_definition: Writer) -> None:
+    """A run below a rate limit works in small chunks and does not finish waiting before it stops."""
+    world.counters(200)
+    write_definition(COUNTER)
+    stop = threading.Event()
+    unruly = Unruly(world.firestore, meddle=lambda number, _writes: stop.set() if number == 1 else None)
+    settings = RunSettings(batch_size=100, parallel=4, rate_limit=4.0)
+    assert settings.chunk == 20
+    clock = ManualClock(datetime.now(UTC))
+    migrations = world.migrations(unruly, settings=settings, clock=clock)
+
+    with pytest.raises(Permanent) as stopped:
+        migrations.run("0001", cancelled=stop.is_set)
+
+    assert stopped.value.reason is PermanentReason.CANCELLED
+    status = migrations.status()
+    assert status is not None
+    assert status.record.state is RunState.CANCELLED
+    assert unruly.requests <= 5
+    migrations.undo()
+    assert world.increments() == {0}
+
+
 def test_a_failed_run_can_be_undone_half_way(world: World, write_definition: Writer) -> None:
     """When the database stays away for good the run fails, and its undo takes back what it had done."""
     world.counters(200)
