@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -43,6 +44,7 @@ from agent.telemetry.catalogue import (
     STORAGE_USAGE,
 )
 
+_log = logging.getLogger(__name__)
 _LONGEST_CHAIN = 30
 """Members after which an incremental becomes a full backup: each of them is one more thing that may break."""
 
@@ -278,6 +280,11 @@ class Backups:
         entries = {entry.id: entry for entry in self._catalogue.entries()}
         return tuple(_summary(entry, entries) for entry in entries.values())
 
+    def unreachable(self) -> Mapping[str, str]:
+        """Storages that do not answer now, and why; what only they hold is missing from the list."""
+        self._catalogue.entries()
+        return {name: str(error) for name, error in self._catalogue.unreachable.items()}
+
     def show(self, backup: str) -> BackupDetails:
         """Everything about one backup.
 
@@ -325,7 +332,11 @@ class Backups:
     def observe_metrics(self) -> None:
         """Set the gauges that describe what is stored; for the daemon, at its start and now and then."""
         for storage in self._catalogue.storages.values():
-            usage = storage.usage()
+            try:
+                usage = storage.usage()
+            except RunbookdError as error:
+                _log.warning("a backup storage can't be measured", extra={"storage": storage.name, "why": str(error)})
+                continue
             if usage.ratio is not None:
                 self._telemetry.set(STORAGE_USAGE, usage.ratio, {"storage": storage.name})
         sizes: dict[BackupType, int] = {}
@@ -514,10 +525,11 @@ class Backups:
         """Remove what retention gives up, and what interrupted work left behind.
 
         Raises:
+            RunbookdError: a storage does not answer; nothing is decided on half the facts.
             Refused: ``LAST_GOOD`` if the verdicts would leave no backup at all; a guard against bugs and odd clocks.
         """
         with self._operation("plan" if dry_run else "clean", {}):
-            entries = {entry.id: entry for entry in self._catalogue.entries()}
+            entries = {entry.id: entry for entry in self._catalogue.entries(everywhere=True)}
             verdicts = decide_retention(
                 [_candidate(entry) for entry in entries.values()],
                 retention=self._retention,

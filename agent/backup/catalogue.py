@@ -141,19 +141,30 @@ class Catalogue:
         self.storages = {storage.name: storage for storage in storages}
         self._clock = clock
         self._manifests: dict[tuple[str, StoredObject], Manifest] = {}
+        self.unreachable: dict[str, RunbookdError] = {}
+        """Storages that did not answer the last question, and why."""
 
     def refresh(self) -> None:
         """Forget manifests that were read before: a damaged one may have kept its size and time."""
         self._manifests.clear()
 
-    def entries(self) -> list[Entry]:
-        """Every backup, newest first."""
+    def entries(self, *, everywhere: bool = False) -> list[Entry]:
+        """Every backup, newest first.
+
+        A storage that does not answer is left out and named in :attr:`unreachable`: when the bucket is down, a
+        restore from the local copies must still be possible.
+
+        Args:
+            everywhere: raise instead, for callers who must not decide on half the facts.
+        """
+        self.unreachable = {}
         found: dict[str, dict[str, dict[str, StoredObject]]] = {}
-        for storage in self.storages.values():
-            for folder, files in _folders(storage).items():
-                if MANIFEST in files:
-                    found.setdefault(folder, {})[storage.name] = files
-        entries = [self._entry(folder, held) for folder, held in found.items()]
+        for name in self.storages:
+            for folder, files in self._held(name, "backup-").items():
+                found.setdefault(folder, {})[name] = files
+        entries = [entry for folder, held in found.items() if (entry := self._entry(folder, held)) is not None]
+        if self.unreachable and (everywhere or len(self.unreachable) == len(self.storages)):
+            raise next(iter(self.unreachable.values()))
         return sorted(entries, key=_age, reverse=True)
 
     def entry(self, backup: str) -> Entry:
@@ -162,19 +173,20 @@ class Catalogue:
         Raises:
             Permanent: ``NOT_FOUND``.
         """
+        self.unreachable = {}
         held = {}
         if is_backup_id(backup):
-            for storage in self.storages.values():
-                files = _folders(storage, backup + "/").get(backup, {})
-                if MANIFEST in files:
-                    held[storage.name] = files
-        if not held:
+            held = {name: files for name in self.storages for files in self._held(name, backup + "/").values()}
+        entry = self._entry(backup, held)
+        if entry is None:
+            if self.unreachable:
+                raise next(iter(self.unreachable.values()))
             raise Permanent(
                 PermanentReason.NOT_FOUND,
                 f"there is no backup {backup}",
                 hint="`runbookd backup list` shows those there are",
             )
-        return self._entry(backup, held)
+        return entry
 
     def manifest(self, backup: str) -> Manifest:
         """The manifest of a backup, from the first storage that has a sound one.
@@ -231,11 +243,19 @@ class Catalogue:
         lease = new_lease("create", self._clock.now())
         for serial in range(1, 1000):
             backup = backup_id(kind, moment, serial)
-            if any(storage.list(backup + "/") for storage in self.storages.values()):
+            if self._is_taken(backup):
                 continue
             if self._claimed(f"{backup}/{LEASE_PREFIX}create.json", lease, storages):
                 return backup, lease
         raise Transient(TransientReason.BUSY, "a thousand backups were begun in one second")
+
+    def _is_taken(self, backup: str) -> bool:
+        """Whether any storage that answers has something under the id."""
+        for storage in self.storages.values():
+            with suppress(RunbookdError):
+                if storage.list(backup + "/"):
+                    return True
+        return False
 
     def _claimed(self, key: str, lease: Lease, storages: Sequence[str]) -> bool:
         """Whether the lease could be put where all creators put theirs: of two that want one id, one gets it."""
@@ -343,32 +363,52 @@ class Catalogue:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def _entry(self, backup: str, held: dict[str, dict[str, StoredObject]]) -> Entry:
+    def _held(self, name: str, prefix: str) -> dict[str, dict[str, StoredObject]]:
+        """The backups in one storage; none if it does not answer."""
+        try:
+            folders = _folders(self.storages[name], prefix)
+        except RunbookdError as error:
+            self.unreachable[name] = error
+            return {}
+        return {folder: files for folder, files in folders.items() if MANIFEST in files}
+
+    def _entry(self, backup: str, held: Mapping[str, dict[str, StoredObject]]) -> Entry | None:
         copies = []
         leases: dict[str, Lease] = {}
         for name, files in held.items():
-            storage = self.storages[name]
-            problem, manifest = "", None
             try:
-                manifest = self._read_manifest(storage, files[MANIFEST])
-            except Permanent as error:
-                problem = f"{name}: {error}"
-            copies.append(
-                Copy(
-                    storage=name,
-                    files={file: stored.size_bytes for file, stored in files.items()},
-                    manifest=manifest,
-                    verification=_verification(storage, backup, files, manifest),
-                    problem=problem,
-                )
-            )
-            leases |= {lease.token: lease for lease in self._living(storage, backup, files)}
+                copy = self._copy(self.storages[name], backup, files)
+                found = self._living(self.storages[name], backup, files)
+            except RunbookdError as error:
+                if error.reason is not PermanentReason.NOT_FOUND:  # removed while we looked
+                    self.unreachable[name] = error
+                continue
+            copies.append(copy)
+            leases |= {lease.token: lease for lease in found}
+        if not copies:
+            return None
         return Entry(
             id=backup,
             manifest=next((copy.manifest for copy in copies if copy.manifest), None),
             copies=tuple(copies),
-            pinned=any(PINNED in files for files in held.values()),
+            pinned=any(PINNED in copy.files for copy in copies),
             leases=tuple(leases.values()),
+        )
+
+    def _copy(self, storage: Storage, backup: str, files: Mapping[str, StoredObject]) -> Copy:
+        problem, manifest = "", None
+        try:
+            manifest = self._read_manifest(storage, files[MANIFEST])
+        except Permanent as error:
+            if error.reason is PermanentReason.NOT_FOUND:
+                raise
+            problem = f"{storage.name}: {error}"
+        return Copy(
+            storage=storage.name,
+            files={file: stored.size_bytes for file, stored in files.items()},
+            manifest=manifest,
+            verification=_verification(storage, backup, files, manifest),
+            problem=problem,
         )
 
     def _read_manifest(self, storage: Storage, stored: StoredObject) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -111,6 +112,33 @@ def test_no_storage_works(firestore: Firestore, tmp_path: Path, backups_of: Make
             backups.create(BackupType.FULL)
         assert backups.list() == ()
         assert failing.list() == []
+
+
+class Down(DirectoryStorage):
+    """A storage that does not answer."""
+
+    def list(self, prefix: str = "") -> builtins.list[StoredObject]:
+        raise Transient(TransientReason.UNAVAILABLE, f"the bucket does not answer when asked for {prefix}")
+
+
+def test_a_restore_does_not_need_every_storage(
+    firestore: Firestore, local: DirectoryStorage, other: DirectoryStorage, backups_of: Make
+) -> None:
+    """With the bucket down, the local copy is listed, restored and verified; nothing is cleaned away meanwhile."""
+    write(firestore, {"users/u1": {"n": 1}})
+    backup = backups_of(firestore, local, other).create(BackupType.FULL).id
+    backups = backups_of(firestore, local, Down(name="other", path=other.path))
+    assert backups.verify(backup).ok
+    assert [summary.storages for summary in backups.list()] == [("local",)]
+    assert list(backups.unreachable()) == ["other"]
+    newest = backups.newest_verified()
+    assert newest is not None
+    write(firestore, {"users/u1": {"n": 2}})
+    assert backups.restore(newest.id).complete
+    with pytest.raises(Transient):
+        backups.clean()
+    with pytest.raises(Transient):
+        backups_of(firestore, Down(name="other", path=other.path)).list()
 
 
 def test_it_gives_up_before_the_hour(firestore: Firestore, local: DirectoryStorage, backups_of: Make) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent.backup import Backups, BackupType, Compression
-from agent.firestore import Firestore, NameRange, canonical, take_fingerprint
+from agent.firestore import Firestore, GeoPoint, NameRange, Vector, canonical, take_fingerprint
 from agent.storage import DirectoryStorage
 from tests.backup.conftest import Running, contents, of_everything, write
 
@@ -87,3 +91,55 @@ def test_a_backup_is_of_one_instant(
             for document in firestore.documents(NameRange(), manifest.read_time)
         }
         assert contents(target) == then
+
+
+_KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda key: not (key.startswith("__") and key.endswith("__"))
+)
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    | st.binary(max_size=20)
+    | st.datetimes(timezones=st.just(UTC))
+    | st.builds(GeoPoint, st.floats(-90, 90), st.floats(-180, 180))
+    | st.lists(st.floats(), min_size=1, max_size=4).map(lambda numbers: Vector(tuple(numbers))),
+    # An array directly in an array is what Firestore does not take.
+    lambda inner: (
+        st.dictionaries(_KEYS, inner, max_size=3)
+        | st.lists(inner.filter(lambda value: not isinstance(value, list)), max_size=3)
+    ),
+    max_leaves=8,
+)
+_IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=12).filter(
+    lambda name: name not in {".", ".."} and not name.startswith("__")
+)
+
+
+@settings(
+    max_examples=4,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=st.data())
+def test_any_documents(
+    backend: Running, project: str, connect: Connect, local: DirectoryStorage, backups_of: Make, data: st.DataObject
+) -> None:
+    """Generated documents with generated ids, types and depths come back byte for byte."""
+    name = f"{project}-{len(list(local.path.glob('*')))}"
+    source, target = connect(backend.host, name), connect(backend.host, name + "-copy")
+    documents = data.draw(
+        st.dictionaries(
+            st.tuples(_IDS, _IDS).map("/".join), st.dictionaries(_KEYS, _VALUES, max_size=5), min_size=1, max_size=40
+        )
+    )
+    write(source, documents)
+    backups = backups_of(source, local)
+    backup = backups.create(BackupType.FULL).id
+    assert backups.verify(backup).problems == ()
+    assert backups.restore(backup, to=target).complete
+    assert contents(target) == contents(source)
+    assert len(contents(target)) == len(documents)
