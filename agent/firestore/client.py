@@ -139,9 +139,7 @@ class Firestore:
     def _server_time(self, deadline: float | None) -> datetime:
         request = BatchGetDocumentsRequest(database=self.address.root, documents=[self.address.name(_NOWHERE)])
         moment: datetime | None = None
-        for message in self._channel.stream(
-            "BatchGetDocuments", request.SerializeToString(), summary="clock", deadline=deadline
-        ):
+        for message in self._channel.stream("BatchGetDocuments", request.SerializeToString(), deadline=deadline):
             reply = BatchGetDocumentsResponse.FromString(message)
             if reply.HasField("read_time"):
                 moment = moment_of(reply.read_time)
@@ -221,7 +219,7 @@ class Firestore:
         request = BatchGetDocumentsRequest(database=self.address.root, documents=rest)
         if read_time is not None:
             request.read_time.CopyFrom(timestamp(read_time))
-        for message in self._channel.stream("BatchGetDocuments", request.SerializeToString(), summary="get"):
+        for message in self._channel.stream("BatchGetDocuments", request.SerializeToString()):
             reply = BatchGetEnvelope.FromString(message)
             if reply.found:
                 document = RawDocument(reply.found)
@@ -242,7 +240,7 @@ class Firestore:
 
         def attempt() -> int:
             counted: int | None = None
-            for message in self._channel.stream("RunAggregationQuery", request, summary="count"):
+            for message in self._channel.stream("RunAggregationQuery", request):
                 reply = RunAggregationQueryResponse.FromString(message)
                 if "n" in reply.result.aggregate_fields:
                     counted = int(reply.result.aggregate_fields["n"].integer_value)

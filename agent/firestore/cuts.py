@@ -66,7 +66,7 @@ class Cuts:
             request.structured_query.limit.CopyFrom(Int32Value(value=1))
             request.read_time.CopyFrom(timestamp(read_time))
             message = request.SerializeToString()
-            replies = self._retrying.call(lambda: list(self._channel.stream("RunQuery", message, summary="plan")))  # noqa: B023  # called before the next turn
+            replies = self._retrying.call(lambda: list(self._channel.stream("RunQuery", message)))  # noqa: B023  # called before the next turn
             cuts.extend(
                 self._address.relative(RawDocument(raw).name)
                 for raw in (RunQueryEnvelope.FromString(reply).document for reply in replies)

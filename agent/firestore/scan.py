@@ -31,7 +31,6 @@ from agent.firestore.scopes import Collection, Scope, query_of, timestamp
 PAGE = 300
 _PAGE_BYTES = 4_000_000  # a page of documents of 1 MiB each would otherwise be larger than a worker's whole memory
 _STREAM_DEADLINE = 300.0
-_SUMMARY = "scan"
 _CLEARLY = 1.5
 
 
@@ -104,9 +103,7 @@ class Scanner:
             answered = done = found = False
             failure: Transient | None = None
             try:
-                for message in self._channel.stream(
-                    "RunQuery", request.SerializeToString(), summary=_SUMMARY, deadline=_STREAM_DEADLINE
-                ):
+                for message in self._channel.stream("RunQuery", request.SerializeToString(), deadline=_STREAM_DEADLINE):
                     reply = RunQueryEnvelope.FromString(message)
                     answered, done = True, reply.done
                     if raw := reply.document:
@@ -146,7 +143,7 @@ class Scanner:
         while True:
             message = request.SerializeToString()
             reply = ListDocumentsEnvelope.FromString(
-                self._retrying.call(lambda: self._channel.unary("ListDocuments", message, summary=_SUMMARY))  # noqa: B023  # called before the next turn
+                self._retrying.call(lambda: self._channel.unary("ListDocuments", message))  # noqa: B023  # called before the next turn
             )
             if reply.documents:
                 yield [RawDocument(raw) for raw in reply.documents]

@@ -41,7 +41,7 @@ class Frail:
     def stream(
         self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None
     ) -> Iterator[bytes]:
-        assert (method, summary, deadline) == ("RunQuery", "scan", 300.0)
+        assert (method, summary, deadline) == ("RunQuery", "", 300.0)
         self.calls += 1
         query = RunQueryRequest.FromString(request)
         self.read_times.add(query.read_time.ToNanoseconds())
@@ -64,7 +64,7 @@ class Frail:
             yield RunQueryResponse(read_time=query.read_time, done=True).SerializeToString()
 
     def unary(self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None) -> bytes:
-        assert (method, summary, deadline) == ("ListDocuments", "scan", None)
+        assert (method, summary, deadline) == ("ListDocuments", "", None)
         self.calls += 1
         asked = ListDocumentsRequest.FromString(request)
         self.read_times.add(asked.read_time.ToNanoseconds())
