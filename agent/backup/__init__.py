@@ -6,15 +6,16 @@ of increments, retention, leases, the record of how scheduled backups went. Does
 rollback takes (``recovery``). The layout on disk is described in ``docs/backup-format.md``.
 """
 
-from agent.backup.backups import BackupDetails, Backups, BackupSummary, CleanReport
-from agent.backup.catalogue import Interrupted
+from agent.backup.backups import Backups
 from agent.backup.history import Attempt, BackupHistory, Outcome, consecutive_failures, missed_since
 from agent.backup.manifest import BackupType, Manifest, Tally
 from agent.backup.ports import Database, Reader
+from agent.backup.records import Interrupted
 from agent.backup.restore import Change, ChangeSink, RestoreReport
 from agent.backup.retention import Candidate, Verdict, Why, decide_retention
 from agent.backup.scratch import sandbox_scratch
 from agent.backup.segments import Compression
+from agent.backup.summaries import BackupDetails, BackupSummary, CleanReport
 from agent.backup.verify import Scratch, VerifyReport
 
 __all__ = [

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from agent.backup.catalogue import Catalogue, Entry, Interrupted
+from agent.backup.catalogue import Catalogue
 from agent.backup.chain import Chain, load_chain
 from agent.backup.create import Order, create_backup
 from agent.backup.export import ndjson
-from agent.backup.manifest import BackupType, Manifest, Tally
+from agent.backup.manifest import BackupType, Manifest
 from agent.backup.ports import Database
+from agent.backup.records import Interrupted
 from agent.backup.restore import (
     ChangeSink,
     Recipe,
@@ -22,8 +23,17 @@ from agent.backup.restore import (
     plan_restore,
     restore_backup,
 )
-from agent.backup.retention import Candidate, Verdict, decide_retention
-from agent.backup.segments import Compression, Segment
+from agent.backup.retention import decide_retention
+from agent.backup.segments import Compression
+from agent.backup.soundness import checked_chain
+from agent.backup.summaries import (
+    BackupDetails,
+    BackupSummary,
+    CleanReport,
+    candidate_of,
+    is_proven,
+    summary_of,
+)
 from agent.backup.verify import Scratch, VerifyReport, verify_backup
 from agent.clock import Clock, SystemClock
 from agent.faults import (
@@ -47,86 +57,6 @@ from agent.telemetry.catalogue import (
 _log = logging.getLogger(__name__)
 _LONGEST_CHAIN = 30
 """Members after which an incremental becomes a full backup: each of them is one more thing that may break."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupSummary:
-    """One line of the list.
-
-    Args:
-        id: its id.
-        type: its type.
-        read_time: the instant it holds; ``None`` if its manifest is damaged.
-        documents: documents in it (for an incremental: new and changed ones).
-        raw_bytes, stored_bytes: their size on the wire, and of its files.
-        parent: what it builds on, or empty.
-        storages: where it is.
-        verified: whether it and everything it builds on are verified.
-        verified_at: when it was last verified.
-        proven: whether that was a deep verification.
-        pinned, in_use: what keeps retention away.
-        problem: what is known to be wrong with it, or empty.
-    """
-
-    id: str
-    type: BackupType
-    read_time: datetime | None
-    documents: int
-    raw_bytes: int
-    stored_bytes: int
-    parent: str
-    storages: tuple[str, ...]
-    verified: bool
-    verified_at: datetime | None
-    proven: bool
-    pinned: bool
-    in_use: bool
-    problem: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupDetails:
-    """Everything about one backup.
-
-    Args:
-        summary: its line in the list.
-        database: where it was taken.
-        collections: documents and bytes by collection id.
-        total_documents: documents in the database at that instant.
-        chain: ids it is restored from, the self-contained one first.
-        files: how many files it has.
-        compression, tool: how and by what it was written.
-        fingerprint: of the state it restores to, once verified.
-    """
-
-    summary: BackupSummary
-    database: str
-    collections: Mapping[str, Tally]
-    total_documents: int
-    chain: tuple[str, ...]
-    files: int
-    compression: Compression
-    tool: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CleanReport:
-    """What retention decided and what was removed.
-
-    Args:
-        dry_run: whether nothing was removed.
-        verdicts: one for each backup, newest first.
-        removed: ids of the backups removed (or, as a dry run, to be removed).
-        leftovers: ``storage:folder`` of interrupted work that was removed (or is to be).
-        freed_bytes: stored bytes of the backups removed, over all copies.
-    """
-
-    dry_run: bool
-    verdicts: tuple[Verdict, ...]
-    removed: tuple[str, ...]
-    leftovers: tuple[str, ...]
-    freed_bytes: int
 
 
 class Backups:
@@ -278,7 +208,7 @@ class Backups:
     def list(self) -> tuple[BackupSummary, ...]:
         """Every backup, newest first."""
         entries = {entry.id: entry for entry in self._catalogue.entries()}
-        return tuple(_summary(entry, entries) for entry in entries.values())
+        return tuple(summary_of(entry, entries) for entry in entries.values())
 
     def unreachable(self) -> Mapping[str, str]:
         """Storages that do not answer now, and why; what only they hold is missing from the list."""
@@ -296,7 +226,7 @@ class Backups:
         manifest = chain.newest
         prints = [copy.verification.fingerprint for copy in entries[backup].copies if copy.verification]
         return BackupDetails(
-            summary=_summary(entries[backup], entries),
+            summary=summary_of(entries[backup], entries),
             database=manifest.database,
             collections=manifest.collections,
             total_documents=manifest.total_documents,
@@ -321,7 +251,7 @@ class Backups:
                 continue
             if (before is not None and manifest.read_time >= before) or (kinds and manifest.type not in kinds):
                 continue
-            if _is_proven(entry, entries):
+            if is_proven(entry, entries):
                 return manifest
         return None
 
@@ -430,7 +360,7 @@ class Backups:
             chain = load_chain(self._catalogue, backup)
             target = "" if dry_run else database.address.root
             with self._catalogue.in_use([member.id for member in chain.members], "restore", target) as hold:
-                chain = self._checked(chain, cancelled)
+                chain = checked_chain(chain, self._catalogue, cancelled)
 
                 def renewing(progressed: object) -> None:
                     hold.renew()
@@ -469,47 +399,7 @@ class Backups:
         """The documents as NDJSON lines, see :func:`agent.backup.export.ndjson`; checked before the first line."""
         chain = load_chain(self._catalogue, backup)
         with self._catalogue.in_use([member.id for member in chain.members], "export"):
-            yield from ndjson(self._checked(chain, cancelled), tuple(collections))
-
-    def _checked(self, chain: Chain, cancelled: Callable[[], bool]) -> Chain:
-        """The chain, once every file of it was read and found sound somewhere; reads start from that place."""
-        places: dict[tuple[str, str], str] = {}
-        for member in chain.members:
-            for segment in (*member.segments, *member.deletes):
-                if cancelled():
-                    raise Permanent(PermanentReason.CANCELLED, "cancelled before anything was written")
-                places[member.id, segment.file] = self._sound_place(chain, member, segment)
-
-        def read(manifest: Manifest, segment: Segment) -> bytes:
-            first = places[manifest.id, segment.file]
-            others = [name for name in self._catalogue.storages if name != first]
-            return self._catalogue.read(manifest, segment, [first, *others])
-
-        return Chain(members=chain.members, read=read)
-
-    def _sound_place(self, chain: Chain, member: Manifest, segment: Segment) -> str:
-        problems = []
-        for name in self._catalogue.storages:
-            try:
-                self._catalogue.read(member, segment, [name])
-                return name
-            except RunbookdError as error:
-                problems.append(error.message)
-        raise Permanent(
-            PermanentReason.CORRUPT,
-            f"{chain.newest.id} can't be restored: {'; '.join(problems)}",
-            hint=self._next_best(chain),
-        )
-
-    def _next_best(self, chain: Chain) -> str:
-        broken = {member.id for member in chain.members}
-        entries = {entry.id: entry for entry in self._catalogue.entries()}
-        for entry in entries.values():
-            if entry.id in broken or entry.manifest is None or entry.manifest.only:
-                continue
-            if _is_proven(entry, entries) and not broken & set(_chain_ids(entry, entries)):
-                return f"the next best verified backup is {entry.id}"
-        return "no other verified backup is there; take a new one and try the others with `runbookd backup verify`"
+            yield from ndjson(checked_chain(chain, self._catalogue, cancelled), tuple(collections))
 
     # --- keeping and removing -------------------------------------------------------------------------------------
 
@@ -531,7 +421,7 @@ class Backups:
         with self._operation("plan" if dry_run else "clean", {}):
             entries = {entry.id: entry for entry in self._catalogue.entries(everywhere=True)}
             verdicts = decide_retention(
-                [_candidate(entry) for entry in entries.values()],
+                [candidate_of(entry) for entry in entries.values()],
                 retention=self._retention,
                 now=self._clock.now(),
             )
@@ -586,67 +476,3 @@ def _measured(
         outcome = "ok"
     finally:
         telemetry.record(OPERATION_DURATION, clock.monotonic() - began, {"operation": operation, "outcome": outcome})
-
-
-def _chain_ids(entry: Entry, entries: Mapping[str, Entry]) -> list[str]:
-    """The entry's id and those it builds on, as far as they are there; a missing one is in it, too."""
-    ids = [entry.id]
-    while (known := entries.get(ids[-1])) is not None and known.manifest is not None and known.manifest.parent:
-        if known.manifest.parent in ids:
-            break
-        ids.append(known.manifest.parent)
-    return ids
-
-
-def _is_proven(entry: Entry, entries: Mapping[str, Entry]) -> bool:
-    """Whether the entry and everything it builds on are there and verified."""
-    return all(backup in entries and entries[backup].verified for backup in _chain_ids(entry, entries))
-
-
-def _summary(entry: Entry, entries: Mapping[str, Entry]) -> BackupSummary:
-    manifest = entry.manifest
-    verifications = [copy.verification for copy in entry.copies if copy.verification is not None]
-    problems = [copy.problem for copy in entry.copies if copy.problem]
-    for copy in entry.copies:
-        if copy.verification is not None:
-            problems += [f"{copy.storage}: {problem}" for problem in copy.verification.problems]
-    return BackupSummary(
-        id=entry.id,
-        type=manifest.type if manifest else BackupType(entry.id.split("-")[1]),
-        read_time=manifest.read_time if manifest else None,
-        documents=manifest.documents if manifest else 0,
-        raw_bytes=manifest.raw_bytes if manifest else 0,
-        stored_bytes=manifest.stored_bytes if manifest else 0,
-        parent=manifest.parent if manifest else "",
-        storages=tuple(copy.storage for copy in entry.copies),
-        verified=_is_proven(entry, entries),
-        verified_at=max((verification.at for verification in verifications), default=None),
-        proven=any(verification.ok and verification.deep for verification in verifications),
-        pinned=entry.pinned,
-        in_use=bool(entry.leases),
-        problem="; ".join(problems),
-    )
-
-
-def _candidate(entry: Entry) -> Candidate:
-    manifest = entry.manifest
-    if manifest is None:
-        stamp = "-".join(entry.id.split("-")[2:4])
-        return Candidate(
-            id=entry.id,
-            type=BackupType(entry.id.split("-")[1]),
-            read_time=datetime.strptime(stamp + "+0000", "%Y%m%d-%H%M%S%z"),
-            pinned=entry.pinned,
-            in_use=bool(entry.leases),
-            damaged=True,
-        )
-    return Candidate(
-        id=entry.id,
-        type=manifest.type,
-        read_time=manifest.read_time,
-        parent=manifest.parent,
-        verified=entry.verified,
-        pinned=entry.pinned,
-        in_use=bool(entry.leases),
-        limited=bool(manifest.only),
-    )

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from agent.backup.catalogue import PINNED, VERIFIED, Catalogue, Copy, Verification
+from agent.backup.catalogue import PINNED, VERIFIED, Catalogue
 from agent.backup.chain import Chain, load_chain
 from agent.backup.manifest import MANIFEST, Manifest, Tally, unseal
 from agent.backup.ports import Database
+from agent.backup.records import Copy, Verification
 from agent.backup.restore import Recipe, restore_backup
 from agent.backup.segments import Segment, checked_segment, digest_of, documents_of
 from agent.clock import Clock

@@ -1,0 +1,103 @@
+"""What is known of a backup beside its manifest: where its copies are, how they were verified, who uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.backup.leases import Lease
+from agent.backup.manifest import Manifest, seal
+from agent.clock import rfc3339
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The result of the newest verification of one copy.
+
+    Args:
+        at: when it ended.
+        problems: what was wrong; empty if nothing.
+        deep: whether it was restored into a scratch database and compared.
+        manifest_sha256: the manifest it was true of.
+        fingerprint: of the documents as restored, comparable with :func:`agent.firestore.fingerprint` of a live
+            database; empty if there were problems.
+    """
+
+    at: datetime
+    problems: tuple[str, ...]
+    deep: bool
+    manifest_sha256: str
+    fingerprint: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_bytes(self) -> bytes:
+        return seal(
+            {
+                "at": rfc3339(self.at),
+                "problems": list(self.problems),
+                "deep": self.deep,
+                "manifest_sha256": self.manifest_sha256,
+                "fingerprint": self.fingerprint,
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """One backup in one storage.
+
+    Args:
+        storage: the storage's name.
+        files: names within the backup and their sizes.
+        manifest: its manifest, or ``None`` where that is damaged.
+        verification: its newest verification, or ``None`` if there is none that can be relied on.
+        problem: what is wrong with the manifest, or empty.
+    """
+
+    storage: str
+    files: dict[str, int]
+    manifest: Manifest | None
+    verification: Verification | None
+    problem: str = ""
+
+    @property
+    def verified(self) -> bool:
+        """Whether its newest verification found nothing wrong."""
+        return self.verification is not None and self.verification.ok
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One backup: its manifest, its copies, who uses it."""
+
+    id: str
+    manifest: Manifest | None
+    copies: tuple[Copy, ...]
+    pinned: bool
+    leases: tuple[Lease, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Whether at least one copy is verified."""
+        return any(copy.verified for copy in self.copies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interrupted:
+    """A restore that wrote to a database and did not finish: that database is neither the old nor the new one.
+
+    Args:
+        backup: what was being restored.
+        target: ``projects/p/databases/d``.
+        since: when it was begun.
+        collections, delete_extra: how; the same restore run again completes it.
+    """
+
+    backup: str
+    target: str
+    since: datetime
+    collections: tuple[str, ...]
+    delete_extra: bool
