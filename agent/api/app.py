@@ -4,25 +4,44 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from agent import __version__
-from agent.api import health, prometheus
+from agent.api import control, health, prometheus, status
 from agent.api.sources import Sources
-from agent.faults import RunbookdError
+from agent.faults import Misconfigured, PermanentReason, Refused, RunbookdError, Transient
 
-# What the closed kinds of errors are in HTTP.
-_STATUS = {"Transient": 503, "Permanent": 422, "Misconfigured": 400, "Refused": 409}
+_OF_PERMANENT = {PermanentReason.NOT_FOUND: 404, PermanentReason.CONFLICT: 409}
 
 
 def create_app(sources: Sources) -> FastAPI:
     """The HTTP application of one daemon."""
     app = FastAPI(title="runbookd", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(health.router(sources))
-    app.include_router(prometheus.router(sources))
+    for part in (status, health, prometheus, control):
+        app.include_router(part.router(sources))
 
     @app.exception_handler(RunbookdError)
     def failed(_: Request, error: RunbookdError) -> JSONResponse:
         body = {"error": error.message, "reason": str(error.reason), "hint": error.hint}
-        return JSONResponse(body, status_code=_STATUS.get(type(error).__name__, 500))
+        return JSONResponse(body, status_code=status_of(error))
+
+    @app.exception_handler(HTTPException)
+    def unknown(_: Request, error: HTTPException) -> JSONResponse:
+        reason = error.detail.lower().replace(" ", "_")
+        body = {"error": error.detail, "reason": reason, "hint": "the README lists the addresses"}
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
     return app
+
+
+def status_of(error: RunbookdError) -> int:
+    """What an error of ours is in HTTP: the four kinds say who has to do something now."""
+    match error:
+        case Transient():
+            return 503
+        case Misconfigured():
+            return 400
+        case Refused():
+            return 409
+        case _:
+            return _OF_PERMANENT.get(error.reason, 422) if isinstance(error.reason, PermanentReason) else 500

@@ -1,402 +1,280 @@
 """The read side of Prometheus's HTTP API, as far as Grafana and promtool use it.
 
-Formats, status codes and error types follow https://prometheus.io/docs/prometheus/latest/querying/api/. Queries run
-two at a time: they share the process with the rule loop, which must not wait for a dashboard.
+Queries run two at a time, because they share the process with the rule loop, which must not wait for a dashboard;
+those that wait hold no thread, so that health checks are answered meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from agent import __version__
-from agent.alerting import Alert, AlertRule, AlertState, GroupStatus, RuleStatus, parse_duration
+from agent.alerting import AlertRule, RuleStatus
+from agent.api.answers import TRUNCATED, of_alert, of_exemplars, of_group, of_value
+from agent.api.parameters import ApiError, Arguments, arguments_of, bad_data, label_name
 from agent.api.sources import Sources
-from agent.clock import rfc3339
-from agent.faults import Misconfigured, Permanent, Refused, RunbookdError
-from agent.promql import Matrix, Scalar, Select, Text, Value, Vector, compile_expression, format_value
-from agent.samples import Labels, Matcher
+from agent.faults import RunbookdError, Transient
+from agent.promql import Kind
+from agent.samples import Exemplar, Labels, Matcher, SeriesStore
+from agent.samples.columns import present
 from agent.telemetry import CATALOGUE
+
+_log = logging.getLogger(__name__)
 
 _POINTS = 11_000
 _AT_ONCE = 2
 _PATIENCE_S = 5.0
+_ROWS_AT_ONCE = 240
+
+Outcome = tuple[Any, Sequence[str]]
+"""Data and warnings."""
+Question = Callable[[Arguments], Outcome]
 
 
-class _ApiError(Exception):
-    def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
+def router(sources: Sources, *, at_once: int = _AT_ONCE, patience: float = _PATIENCE_S) -> APIRouter:
+    """Routes below ``/api/v1``.
 
-
-def router(sources: Sources) -> APIRouter:
-    """Routes below ``/api/v1``."""
+    Args:
+        at_once: queries that run at a time.
+        patience: seconds for which others wait before they are turned away.
+    """
     routes = APIRouter(prefix="/api/v1")
-    turn = threading.BoundedSemaphore(_AT_ONCE)
+    questions = _Questions(sources)
+    turns = _Turns(at_once, patience)
 
-    @contextmanager
-    def in_turn() -> Iterator[None]:
-        if not turn.acquire(timeout=_PATIENCE_S):
-            raise _ApiError(503, "timeout", "too many queries at once")
-        try:
-            yield
-        finally:
-            turn.release()
+    def offer(path: str, question: Question, *methods: str) -> None:
+        async def answer(request: Request) -> JSONResponse:
+            async def work() -> Outcome:
+                arguments = await arguments_of(request)
+                return await turns.take(partial(question, arguments))
 
-    def answer(work: Callable[[], Any]) -> JSONResponse:
-        try:
-            return JSONResponse({"status": "success", "data": work()})
-        except _ApiError as error:
-            return _error(error.status, error.kind, str(error))
-        except (Misconfigured, Refused) as error:
-            return _error(400, "bad_data", str(error))
-        except Permanent as error:
-            return _error(422, "execution", str(error))
-        except RunbookdError as error:
-            return _error(503, "timeout", str(error))
+            return await _answered(work)
 
-    def query(arguments: Mapping[str, str]) -> JSONResponse:
-        def work() -> Any:
-            plan = compile_expression(_required(arguments, "query"))
-            at = _time(arguments, "time", default=datetime.now(UTC).timestamp())
-            with in_turn():
-                return _value(sources.engine.instant(plan, at), at)
+        routes.add_api_route(path, answer, methods=list(methods or ("GET",)), name=path)
 
-        return answer(work)
-
-    def query_range(arguments: Mapping[str, str]) -> JSONResponse:
-        def work() -> Any:
-            plan = compile_expression(_required(arguments, "query"))
-            start, end = _time(arguments, "start"), _time(arguments, "end")
-            step = _step(_required(arguments, "step"))
-            if end < start:
-                raise _ApiError(400, "bad_data", 'invalid parameter "end": end timestamp must not be before start time')
-            if (end - start) / step > _POINTS:
-                raise _ApiError(
-                    400,
-                    "bad_data",
-                    "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution",
-                )
-            with in_turn():
-                return _value(sources.engine.range(plan, start, end, step), end)
-
-        return answer(work)
-
-    def series(selectors: Sequence[str]) -> JSONResponse:
-        def work() -> Any:
-            if not selectors:
-                raise _ApiError(400, "bad_data", "no match[] parameter provided")
-            found = {labels for text in selectors for labels in sources.store.series(_matchers(text))}
-            return [dict(labels) for labels in sorted(found)]
-
-        return answer(work)
-
-    def label_names(selectors: Sequence[str]) -> JSONResponse:
-        def work() -> Any:
-            if not selectors:
-                return sources.store.label_names()
-            return sorted({name for labels in _matching(sources, selectors) for name, _ in labels})
-
-        return answer(work)
-
-    async def arguments_of(request: Request) -> Mapping[str, str]:
-        return {key: values[-1] for key, values in (await _parameters(request)).items()}
-
-    @routes.get("/query")
-    def get_query(request: Request) -> JSONResponse:
-        return query(request.query_params)
-
-    @routes.get("/query_range")
-    def get_query_range(request: Request) -> JSONResponse:
-        return query_range(request.query_params)
-
-    @routes.post("/query")
-    async def post_query(request: Request) -> JSONResponse:
-        arguments = await arguments_of(request)
-        return await _in_thread(lambda: query(arguments))
-
-    @routes.post("/query_range")
-    async def post_query_range(request: Request) -> JSONResponse:
-        arguments = await arguments_of(request)
-        return await _in_thread(lambda: query_range(arguments))
-
-    @routes.get("/series")
-    def get_series(request: Request) -> JSONResponse:
-        return series(request.query_params.getlist("match[]"))
-
-    @routes.post("/series")
-    async def post_series(request: Request) -> JSONResponse:
-        selectors = (await _parameters(request)).get("match[]", [])
-        return await _in_thread(lambda: series(selectors))
-
-    @routes.get("/labels")
-    def get_labels(request: Request) -> JSONResponse:
-        return label_names(request.query_params.getlist("match[]"))
-
-    @routes.post("/labels")
-    async def post_labels(request: Request) -> JSONResponse:
-        selectors = (await _parameters(request)).get("match[]", [])
-        return await _in_thread(lambda: label_names(selectors))
+    offer("/query", questions.query, "GET", "POST")
+    offer("/query_range", questions.query_range, "GET", "POST")
+    offer("/query_exemplars", questions.exemplars, "GET", "POST")
+    offer("/series", questions.series, "GET", "POST")
+    offer("/labels", questions.label_names, "GET", "POST")
+    offer("/metadata", questions.metadata)
+    offer("/rules", questions.rules)
+    offer("/alerts", questions.alerts)
+    offer("/status/buildinfo", questions.buildinfo)
 
     @routes.get("/label/{name}/values")
-    def label_values(name: str, request: Request) -> JSONResponse:
-        selectors = request.query_params.getlist("match[]")
+    async def label_values(name: str, request: Request) -> JSONResponse:
+        async def work() -> Outcome:
+            arguments = await arguments_of(request)
+            return await turns.take(partial(questions.label_values, name, arguments))
 
-        def work() -> Any:
-            if not selectors:
-                return sources.store.label_values(name)
-            found = {dict(labels).get(name, "") for labels in _matching(sources, selectors)}
-            return sorted(found - {""})
-
-        return answer(work)
-
-    @routes.get("/metadata")
-    def metadata(metric: str = "", limit: int = -1) -> JSONResponse:
-        """From the catalogue; scraped metrics of other processes have none here."""
-
-        def work() -> Any:
-            found = {
-                spec.prometheus_name: [{"type": str(spec.kind), "help": spec.description, "unit": ""}]
-                for spec in CATALOGUE
-                if not metric or spec.prometheus_name == metric
-            }
-            return dict(list(found.items())[:limit] if limit >= 0 else found)
-
-        return answer(work)
-
-    @routes.get("/rules")
-    def rules(request: Request) -> JSONResponse:
-        wanted = request.query_params.get("type", "")
-
-        def work() -> Any:
-            if wanted not in ("", "alert", "record"):
-                raise _ApiError(400, "bad_data", f'invalid query parameter type="{wanted}"')
-            return {"groups": [_group(group, wanted) for group in sources.rules.groups()]}
-
-        return answer(work)
-
-    @routes.get("/alerts")
-    def alerts() -> JSONResponse:
-        return answer(lambda: {"alerts": [_alert(alert) for alert in sources.rules.active()]})
-
-    @routes.get("/status/buildinfo")
-    def buildinfo() -> JSONResponse:
-        """Grafana asks for it, to know which functions it may offer: those of Prometheus 3."""
-        return answer(
-            lambda: {
-                "version": "3.0.0",
-                "revision": f"runbookd-{__version__}",
-                "branch": "",
-                "buildUser": "",
-                "buildDate": "",
-                "goVersion": "",
-                "application": "runbookd",
-            }
-        )
+        return await _answered(work)
 
     return routes
 
 
-# --- parameters -----------------------------------------------------------------------------------------------------
+class _Turns:
+    """Lets a few questions run at a time, each in a thread."""
 
+    def __init__(self, at_once: int, patience: float) -> None:
+        self._free = asyncio.Semaphore(at_once)
+        self._patience = patience
 
-async def _parameters(request: Request) -> dict[str, list[str]]:
-    """Query string and form together, as Prometheus takes them."""
-    found: dict[str, list[str]] = {}
-    for key, value in request.query_params.multi_items():
-        found.setdefault(key, []).append(value)
-    body = (await request.body()).decode("utf-8", "replace")
-    for key, value in parse_qsl(body, keep_blank_values=True):
-        found.setdefault(key, []).append(value)
-    return found
-
-
-async def _in_thread(work: Callable[[], JSONResponse]) -> JSONResponse:
-    return await run_in_threadpool(work)
-
-
-def _required(arguments: Mapping[str, str], name: str) -> str:
-    value = arguments.get(name, "")
-    if not value:
-        raise _ApiError(400, "bad_data", f'invalid parameter "{name}": it is missing')
-    return value
-
-
-def _time(arguments: Mapping[str, str], name: str, *, default: float | None = None) -> float:
-    text = arguments.get(name, "")
-    if not text and default is not None:
-        return default
-    try:
-        seconds = float(text)
-        if math.isfinite(seconds):
-            return seconds
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise _ApiError(400, "bad_data", f'invalid parameter "{name}": cannot parse "{text}" to a valid timestamp')
-    return moment.timestamp()
-
-
-def _step(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
+    async def take(self, work: Callable[[], Outcome]) -> Outcome:
         try:
-            seconds = parse_duration(text).total_seconds()
-        except ValueError:
-            seconds = math.nan
-    if not math.isfinite(seconds):
-        raise _ApiError(400, "bad_data", f'invalid parameter "step": cannot parse "{text}" to a valid duration')
-    if seconds <= 0:
-        raise _ApiError(
-            400,
-            "bad_data",
-            'invalid parameter "step": zero or negative query resolution step widths are not accepted. '
-            "Try a positive integer",
-        )
-    return seconds
+            await asyncio.wait_for(self._free.acquire(), self._patience)
+        except TimeoutError as error:
+            raise ApiError(503, "timeout", "too many queries at once; try again") from error
+        try:
+            return await run_in_threadpool(work)
+        finally:
+            self._free.release()
 
 
-def _matchers(text: str) -> tuple[Matcher, ...]:
-    """The matchers of a ``match[]`` selector."""
-    root = compile_expression(text).root
-    if not isinstance(root, Select):
-        raise _ApiError(400, "bad_data", f'invalid parameter "match[]": {text!r} is not an instant selector')
-    return root.matchers
+class _Questions:
+    """What may be asked; each method runs in a thread and raises :class:`ApiError` or a RunbookdError."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def query(self, arguments: Arguments) -> Outcome:
+        plan = arguments.expression()
+        at = arguments.time("time", default=self._now())
+        limit = arguments.limit()
+        arguments.check_options()
+        data, cut = of_value(self._sources.engine.instant(plan, at), at, limit)
+        return data, [TRUNCATED] if cut else []
+
+    def query_range(self, arguments: Arguments) -> Outcome:
+        start, end, step = arguments.time("start"), arguments.time("end"), arguments.step()
+        limit = arguments.limit()
+        if end < start:
+            raise bad_data("end", "end timestamp must not be before start time")
+        if (end - start) / step > _POINTS:
+            raise ApiError(
+                400,
+                "bad_data",
+                "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution "
+                "(?step=XX)",
+            )
+        arguments.check_options()
+        plan = arguments.expression()
+        if plan.kind not in (Kind.VECTOR, Kind.SCALAR):
+            raise bad_data(
+                "query", f'invalid expression type "{plan.kind}" for range query, must be Scalar or instant Vector'
+            )
+        data, cut = of_value(self._sources.engine.range(plan, start, end, step), end, limit)
+        return data, [TRUNCATED] if cut else []
+
+    def exemplars(self, arguments: Arguments) -> Outcome:
+        """Traces behind the series that a query reads."""
+        start, end = arguments.span()
+        found: dict[Labels, list[Exemplar]] = {}
+        for select in arguments.expression().selectors:
+            for labels, exemplar in self._sources.store.exemplars(select.matchers, start):
+                kept = found.setdefault(labels, [])
+                if exemplar.timestamp <= end and exemplar not in kept:
+                    kept.append(exemplar)
+        return [of_exemplars(labels, found[labels]) for labels in sorted(found) if found[labels]], []
+
+    def series(self, arguments: Arguments) -> Outcome:
+        found = sorted(self._matching(arguments, required=True))
+        data, cut = _limited([dict(labels) for labels in found], arguments)
+        return data, cut
+
+    def label_names(self, arguments: Arguments) -> Outcome:
+        if not arguments.all("match[]"):
+            arguments.span()
+            return _limited(self._sources.store.label_names(), arguments)
+        return _limited(sorted({name for labels in self._matching(arguments) for name, _ in labels}), arguments)
+
+    def label_values(self, name: str, arguments: Arguments) -> Outcome:
+        label_name(name)
+        if not arguments.all("match[]"):
+            arguments.span()
+            return _limited(self._sources.store.label_values(name), arguments)
+        found = {dict(labels).get(name, "") for labels in self._matching(arguments)}
+        return _limited(sorted(found - {""}), arguments)
+
+    def metadata(self, arguments: Arguments) -> Outcome:
+        """From the catalogue: what other processes say of their metrics is not kept."""
+        wanted, limit = arguments.text("metric"), arguments.text("limit")
+        found = {
+            spec.prometheus_name: [{"type": str(spec.kind), "help": spec.description, "unit": ""}]
+            for spec in CATALOGUE
+            if wanted in ("", spec.prometheus_name)
+        }
+        # Unlike everywhere else 0 means none here, and what is negative means all.
+        if limit and not limit.startswith("-"):
+            found = dict(list(found.items())[: arguments.limit()])
+        return found, []
+
+    def rules(self, arguments: Arguments) -> Outcome:
+        kind = arguments.text("type").lower()
+        if kind not in ("", "alert", "record"):
+            raise ApiError(400, "bad_data", f'not supported value "{kind}" of parameter "type"')
+        excluded = arguments.text("exclude_alerts").lower() in ("1", "t", "true")
+        names, groups, files = (arguments.all(name) for name in ("rule_name[]", "rule_group[]", "file[]"))
+
+        def asked(status: RuleStatus) -> bool:
+            fits = not kind or (kind == "alert") is isinstance(status.rule, AlertRule)
+            return fits and (not names or status.rule.name in names)
+
+        found = []
+        for status in self._sources.rules.groups():
+            if (groups and status.group.name not in groups) or (files and status.group.file not in files):
+                continue
+            rules = [rule for rule in status.rules if asked(rule)]
+            if rules or not (kind or names):
+                found.append(of_group(status, rules, alerts=not excluded))
+        return {"groups": found}, []
+
+    def alerts(self, arguments: Arguments) -> Outcome:
+        del arguments
+        return {"alerts": [of_alert(alert) for alert in self._sources.rules.active()]}, []
+
+    def buildinfo(self, arguments: Arguments) -> Outcome:
+        """Grafana asks for it, to know which functions it may offer: those of Prometheus 3."""
+        del arguments
+        return {
+            "version": "3.0.0",
+            "revision": f"runbookd-{__version__}",
+            "branch": "",
+            "buildUser": "",
+            "buildDate": "",
+            "goVersion": "",
+        }, []
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._sources.clock.now().timestamp()
+
+    def _matching(self, arguments: Arguments, *, required: bool = False) -> set[Labels]:
+        start, end = arguments.span()
+        found: set[Labels] = set()
+        for matchers in arguments.selectors(required=required):
+            found.update(_alive_between(self._sources.store, matchers, start, end))
+        return found
 
 
-def _matching(sources: Sources, selectors: Sequence[str]) -> Iterator[Labels]:
-    for text in selectors:
-        yield from sources.store.series(_matchers(text))
-
-
-# --- answers --------------------------------------------------------------------------------------------------------
+async def _answered(work: Callable[[], Awaitable[Outcome]]) -> JSONResponse:
+    """Prometheus's envelope around what ``work`` returns or raises."""
+    try:
+        data, warnings = await work()
+    except ApiError as error:
+        return _error(error.status, error.kind, str(error))
+    except Transient as error:
+        return _error(503, "timeout", str(error))
+    except RunbookdError as error:
+        # The parameters were understood by now: this is what the data, or the limits on them, do not allow.
+        return _error(422, "execution", str(error))
+    except Exception as error:  # noqa: BLE001 - a client of this API expects its envelope around a bug, too
+        _log.exception("a query failed unexpectedly")
+        return _error(500, "internal", f"{type(error).__name__}: {error}")
+    body: dict[str, Any] = {"status": "success", "data": data}
+    if warnings:
+        body["warnings"] = list(warnings)
+    return JSONResponse(body)
 
 
 def _error(status: int, kind: str, message: str) -> JSONResponse:
     return JSONResponse({"status": "error", "errorType": kind, "error": message}, status_code=status)
 
 
-def _value(value: Value, at: float) -> dict[str, Any]:
-    match value:
-        case Vector():
-            return {
-                "resultType": "vector",
-                "result": [
-                    {"metric": dict(element.labels), "value": [_stamp(at), format_value(element.value)]}
-                    for element in value.elements
-                ],
-            }
-        case Matrix():
-            return {
-                "resultType": "matrix",
-                "result": [
-                    {
-                        "metric": dict(series.labels),
-                        "values": [
-                            [_stamp(float(stamp)), format_value(float(number))]
-                            for stamp, number in zip(series.timestamps, series.values, strict=True)
-                        ],
-                    }
-                    for series in value.series
-                ],
-            }
-        case Scalar():
-            return {"resultType": "scalar", "result": [_stamp(at), format_value(value.value)]}
-        case Text():
-            return {"resultType": "string", "result": [_stamp(at), value.value]}
+def _limited(found: list[Any], arguments: Arguments) -> Outcome:
+    limit = arguments.limit()
+    return (found[:limit], [TRUNCATED]) if limit and len(found) > limit else (found, [])
 
 
-def _stamp(seconds: float) -> float | int:
-    """Milliseconds at most, and whole seconds without a fraction, as Prometheus writes them."""
-    rounded = round(seconds, 3)
-    return int(rounded) if rounded == int(rounded) else rounded
+def _alive_between(store: SeriesStore, matchers: tuple[Matcher, ...], start: float, end: float) -> Iterable[Labels]:
+    """Label sets of the selected series that have a sample from ``start`` to ``end``.
 
-
-def _group(status: GroupStatus, wanted: str) -> dict[str, Any]:
-    group = status.group
-    return {
-        "name": group.name,
-        "file": group.file,
-        "interval": group.interval.total_seconds(),
-        "limit": group.limit,
-        "rules": [
-            _rule(rule)
-            for rule in status.rules
-            if not wanted or (wanted == "alert") is isinstance(rule.rule, AlertRule)
-        ],
-        "evaluationTime": status.seconds,
-        "lastEvaluation": _moment(status.last_evaluation),
-    }
-
-
-def _rule(status: RuleStatus) -> dict[str, Any]:
-    rule = status.rule
-    body: dict[str, Any] = {
-        "name": rule.name,
-        "query": rule.expression.text,
-        "health": "err" if status.health == "err" else "unknown" if status.health == "unknown" else "ok",
-        "evaluationTime": status.seconds,
-        "lastEvaluation": _moment(status.last_evaluation),
-    }
-    if status.error:
-        body["lastError"] = status.error
-    if not isinstance(rule, AlertRule):
-        return {**body, "type": "recording", "labels": dict(rule.labels)}
-    states = {alert.state for alert in status.alerts}
-    firing = states & {AlertState.FIRING, AlertState.RECOVERING}
-    return {
-        **body,
-        "type": "alerting",
-        "state": "firing" if firing else "pending" if AlertState.PENDING in states else "inactive",
-        "duration": rule.pending_for.total_seconds(),
-        "keepFiringFor": rule.keep_firing_for.total_seconds(),
-        "labels": {name: template.text for name, template in rule.labels.items()},
-        "annotations": {name: template.text for name, template in rule.annotations.items()},
-        "alerts": [_alert(alert) for alert in status.alerts],
-    }
-
-
-def _alert(alert: Alert) -> dict[str, Any]:
-    """Prometheus knows two states; ``recovering`` still fires."""
-    body: dict[str, Any] = {
-        "labels": dict(alert.labels),
-        "annotations": dict(alert.annotations),
-        "state": "pending" if alert.state is AlertState.PENDING else "firing",
-        "activeAt": rfc3339(alert.active_since),
-        "value": _exponent(alert.value),
-    }
-    if alert.state is AlertState.RECOVERING:
-        body["keepFiringSince"] = rfc3339(alert.fired_at or alert.active_since)
-    return body
-
-
-def _exponent(value: float) -> str:
-    """Prometheus writes an alert's value with ``strconv``'s ``e`` format: 5e-01, 1.2345e+03."""
-    if not math.isfinite(value):
-        return format_value(value)
-    mantissa, exponent = f"{value:.17e}".split("e")
-    for digits in range(18):
-        text = f"{value:.{digits}e}"
-        if float(text) == value:
-            mantissa, exponent = text.split("e")
-            break
-    return f"{mantissa}e{exponent[0]}{int(exponent[1:]):02d}"
-
-
-def _moment(moment: datetime | None) -> str:
-    return rfc3339(moment) if moment is not None else "0001-01-01T00:00:00Z"
+    Looked for from the newest rows backwards, a few at a time: nearly every series is found in the first.
+    """
+    selection = store.select(matchers)
+    if math.isinf(start) and math.isinf(end):
+        yield from selection.labels
+        return
+    after = -(1 << 62) if math.isinf(start) else round(start * 1000) - 1
+    until = (1 << 62) if math.isinf(end) else round(end * 1000)
+    for part in selection.parts:
+        view = store.view(part, after, until)
+        columns, positions = part.columns, part.positions
+        high = len(view)
+        while high > 0 and len(columns):
+            low = max(0, high - _ROWS_AT_ONCE)
+            seen = present(view.block(low, high, columns)).any(axis=0)
+            yield from (selection.labels[position] for position in positions[seen].tolist())
+            columns, positions = columns[np.logical_not(seen)], positions[np.logical_not(seen)]
+            high = low

@@ -8,13 +8,14 @@ in an outage. JSON bodies hold base units: seconds, bytes, ratios.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
 from agent.alerting import RuleEvaluator
+from agent.clock import Clock, SystemClock
 from agent.promql import Engine
 from agent.runbook import Policy
 from agent.samples import SeriesStore
@@ -50,7 +51,9 @@ class Sources:
         families: every metric, for ``/metrics``.
         recent: what happened lately, newest first, as ``{"at": RFC 3339, "title": ..., "detail": ..., "mark": ...}``.
         schedule: when each job is due next.
-        automation: hold, waiting decisions, recovery under way.
+        automation: hold, waiting decisions, what was decided lately.
+        control: what the token's bearer may do; ``None`` offers nothing.
+        token: bearer token of the control endpoints; ``None`` closes them.
     """
 
     policy: Callable[[], Policy]
@@ -70,3 +73,4 @@ class Sources:
     automation: Callable[[], Body]
     control: Control | None = None
     token: str | None = None
+    clock: Clock = field(default_factory=SystemClock)
