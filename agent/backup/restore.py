@@ -157,6 +157,9 @@ class _Plan:
         if stored.path == UNTOUCHED:
             self.unchanged += 1
             return None
+        if current is not None and stored.document.raw == current.raw:
+            self.unchanged += 1  # most documents of a restore in place: not even their fields are parted from the rest
+            return None
         fields = stored.document.fields
         if current is None:
             self._note(Change.CREATE, stored.path, fields)
