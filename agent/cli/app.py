@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,7 @@ def root(
     context.call_on_close(runtime.close)
 
 
-for module in (run, demo, sandbox, check, rollback):
+for module in (run, demo, sandbox, check, rollback, migrate):
     module.register(app)
 for name, group in (
     ("backup", backup.app),
@@ -77,10 +78,10 @@ for name, group in (
     app.add_typer(group, name=name, no_args_is_help=True)
 
 
-def main() -> None:
-    """Entry point of the ``runbookd`` script."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``runbookd`` script; ends the process with the exit code."""
     try:
-        app()
+        app(None if arguments is None else list(arguments))
     except RunbookdError as error:
         err.print(f"[bold red]{type(error).__name__.lower()}[/] [dim]({error.reason})[/]: {escape(error.message)}")
         if error.hint:

@@ -1,4 +1,4 @@
-"""``runbookd migrate``: plan, run, resume, follow and undo migrations."""
+"""``runbookd migrate``: plan, run, resume, follow, validate and undo migrations; ``runbookd validate-collection``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from agent.cli.options import DryRun, Json, Yes, runtime
-from agent.cli.output import EXIT_CONFLICTS, confirm, err, out, print_json, progress_bars, stop, table, when
+from agent.cli.output import EXIT_CONFLICTS, as_json, confirm, err, out, print_json, progress_bars, stop, table, when
 from agent.daemon.assembly import change_lock
 from agent.decisions import duration
-from agent.migration import Plan, RunReport
+from agent.migration import Plan, RunReport, ValidationReport
 from agent.migration.reports import dry_run_text
 
-app = typer.Typer(help="Plan, run, resume and undo migrations.")
+app = typer.Typer(help="Plan, run, resume, validate and undo migrations.")
 
 Name = Annotated[str, typer.Argument(help="A migration's name or number, e.g. 0001_schema_version.")]
 Again = Annotated[bool, typer.Option("--again", help="Run a revision that ran, failed or was rolled back before.")]
@@ -144,6 +145,66 @@ def undo(
             err.print(f"[yellow]kept[/] {kept.name}: {kept.why}")
     if report.findings.kept:
         stop(EXIT_CONFLICTS)
+
+
+@app.command()
+def validate(
+    name: Annotated[str, typer.Argument(help="A migration's name or number, or the id of a run.")],
+    collection: Annotated[
+        list[str] | None, typer.Option("--collection", help="Only this one; may be repeated.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare every document with what the migration should have made of it; exit code 1 if one differs.
+
+    Reads only. Each document goes through the migration's own `validate`; each one that the latest run wrote, and
+    nobody has written since, is compared with the bytes that the run meant to write.
+    """
+    with progress_bars() as progress:
+        report = runtime().migrations.validate(name, collections=tuple(collection or ()), progress=progress)
+    _show_validation(report, json=json)
+
+
+def register(root: typer.Typer) -> None:
+    root.command("validate-collection")(validate_collection)
+
+
+def validate_collection(
+    name: Annotated[str, typer.Argument(help="Collection id.")],
+    json: Json = False,
+) -> None:
+    """Compare one collection with what the newest migration of it should have made of it; exit code 1 if it differs."""
+    with progress_bars() as progress:
+        report = runtime().migrations.validate_collection(name, progress=progress)
+    _show_validation(report, json=json)
+
+
+def _show_validation(report: ValidationReport, *, json: bool) -> None:
+    if json:
+        print_json({**as_json(report), "passed": report.passed})
+    else:
+        status = runtime().migrations.status(report.run) if report.run else None
+        against = f"{report.run} ({status.record.state})" if status else "no run: it has not run from here"
+        out.print(f"[bold]{report.name}[/], compared with {against}")
+        table(
+            ("collection", "documents", "invalid", "compared", "differ", "state"),
+            (
+                (
+                    part.collection,
+                    f"{part.documents:,}",
+                    f"{part.invalid:,}",
+                    f"{part.compared:,}",
+                    f"{part.mismatched:,}",
+                    "[green]as meant[/]" if part.passed else "[red]wrong[/]",
+                )
+                for part in report.collections
+            ),
+        )
+        for part in report.collections:
+            for example in part.examples:
+                err.print(f"[red]wrong[/] {escape(example)}", highlight=False)
+    if not report.passed:
+        stop(1)
 
 
 def _print_plan(made: Plan) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,6 +138,7 @@ class Migrations:
         self,
         name: str,
         *,
+        collections: Sequence[str] = (),
         progress: ProgressSink = ignore_progress,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> ValidationReport:
@@ -145,28 +146,59 @@ class Migrations:
 
         Args:
             name: of a migration or of a run.
+            collections: only these; empty: all of the migration's.
 
         Raises:
             Misconfigured: there is no such migration.
-            Permanent: NOT_FOUND, CANCELLED.
+            Permanent: NOT_FOUND, also for a collection that the migration doesn't change; CANCELLED.
         """
         record = self._runs.get(name) if name.startswith("run-") else None
         definition = find_definition(self._definitions, record.name if record else name)
         record = record or self._survey.latest(definition.revision)
         told = self._told(record) if record else None
-        collections = validate(
+        known = in_order(definition, tuple(self._policy.order))
+        for unknown in set(collections) - set(known):
+            raise Permanent(
+                PermanentReason.NOT_FOUND,
+                f"{definition.name} doesn't change a collection {unknown!r}",
+                hint=f"it changes {', '.join(known)}",
+            )
+        validated = validate(
             definition,
-            in_order(definition, tuple(self._policy.order)),
+            known,
             told,
+            only=frozenset(collections),
             database=self._database,
             settings=self._settings,
             clock=self._clock,
             progress=progress,
             cancelled=cancelled,
         )
-        report = ValidationReport(name=definition.name, run=record.id if record else "", collections=collections)
+        report = ValidationReport(name=definition.name, run=record.id if record else "", collections=validated)
         self._reports.validation(report.name, report.run, report.collections)
         return report
+
+    def validate_collection(
+        self,
+        collection: str,
+        *,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> ValidationReport:
+        """:meth:`validate` for one collection, against the newest run that changed it.
+
+        Raises:
+            Permanent: NOT_FOUND if no run of this machine did; see :meth:`validate`.
+        """
+        root = self._database.address.root
+        for record in reversed(self._runs.all()):
+            if record.database == root and any(part.collection == collection for part in record.collections):
+                return self.validate(record.id, collections=(collection,), progress=progress, cancelled=cancelled)
+        raise Permanent(
+            PermanentReason.NOT_FOUND,
+            f"no migration has changed the collection {collection!r} from here",
+            hint="compare it with a backup instead: runbookd backup restore latest --dry-run",
+        )
 
     # --- doing ------------------------------------------------------------------------------------------------
 

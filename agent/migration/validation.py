@@ -62,6 +62,7 @@ def validate(
     collections: Sequence[str],
     told: Replay | None,
     *,
+    only: frozenset[str] = frozenset(),
     database: Database,
     settings: RunSettings,
     clock: Clock,
@@ -71,14 +72,15 @@ def validate(
     """Read everything once.
 
     Args:
+        collections: the definition's, in order.
         told: the journal of a run to compare with; ``None``: there is none.
+        only: leave other collections out; empty: all of them, and what the run wrote elsewhere.
 
     Raises:
         Permanent: CANCELLED.
     """
-    tallies = {collection: _Tally() for collection in collections}
-    for index, collection in enumerate(collections):
-        tally = tallies[collection]
+    tallies = {collection: _Tally() for collection in collections if not only or collection in only}
+    for index, (collection, tally) in enumerate(tallies.items()):
         place = ScanRange(index=index, collection=collection)
         for raw in scan(database, place, after="", repin_after=settings.repin_after, clock=clock):
             tally.documents += 1
@@ -90,7 +92,7 @@ def validate(
                 _go_on(cancelled)
                 progress(Progress(operation="verify", stage=collection, done=tally.documents))
     if told is not None:
-        _compare(told, tallies, database, progress, cancelled)
+        _compare(told, only, tallies, database, progress, cancelled)
     return tuple(
         ValidatedCollection(
             collection=collection,
@@ -115,6 +117,7 @@ def _problem(definition: Definition, document: Document) -> str | None:
 
 def _compare(
     told: Replay,
+    only: frozenset[str],
     tallies: dict[str, _Tally],
     database: Database,
     progress: ProgressSink,
@@ -131,7 +134,7 @@ def _compare(
                 intent.digest,
             )
             for sequence, intent in zip(place.sequences, read_intents(place), strict=True)
-            if told.states[sequence] == State.APPLIED
+            if told.states[sequence] == State.APPLIED and (not only or intent.name.split("/")[-2] in only)
         ]
         judged, wrong = compare(database, written)
         for item in judged:
