@@ -10,7 +10,7 @@ import typer
 
 from agent.backup import BackupSummary, BackupType, Change, Compression
 from agent.cli.options import DryRun, Json, Yes, runtime
-from agent.cli.output import confirm, err, out, print_json, progress_bars, size, stop, table, when
+from agent.cli.output import EXIT_CONFLICTS, confirm, err, out, print_json, progress_bars, size, stop, table, when
 from agent.daemon.assembly import address_of, change_lock
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import DatabaseAddress, Firestore
@@ -263,8 +263,10 @@ def _restore(
             out.print(f"{report.extra:,} documents that the backup does not have stay (--delete-extra removes them)")
         for name in report.unresolved:
             err.print(f"[yellow]not restored[/] {name}")
-    if not dry_run and not report.complete:
-        stop(4)
+    if not dry_run and report.failed:
+        stop(1)
+    if not dry_run and report.conflicts:
+        stop(EXIT_CONFLICTS)
 
 
 def _target(text: str) -> DatabaseAddress:

@@ -33,7 +33,6 @@ class ChangeWatch:
 
     Args:
         newest: the newest run on disk, or ``None``.
-        alive: whether a process works on a run now.
         watch: how long after its end a run stays under watch.
     """
 
@@ -41,13 +40,11 @@ class ChangeWatch:
         self,
         *,
         newest: Callable[[], RunRecord | None],
-        alive: Callable[[RunRecord], bool],
         baseline: BaselineRecorder,
         watch: timedelta,
         telemetry: Telemetry,
     ) -> None:
         self._newest = newest
-        self._alive = alive
         self._baseline = baseline
         self._watch = watch
         self._record: RunRecord | None = None
@@ -101,9 +98,9 @@ class ChangeWatch:
         yield (1.0 if self._active else 0.0), {}
 
     def _observe_mismatches(self) -> Iterable[tuple[float, Mapping[str, str]]]:
-        """The run's mismatches once its worker is gone (a live worker reports them itself); none after its undo."""
+        """As the run's record has them, for runs of other processes and after the worker's end; none after the undo."""
         record = self.record
-        if record is None or self._alive(record):
+        if record is None:
             return
         for part in record.collections:
             yield (0.0 if record.state is RunState.UNDONE else float(part.mismatched)), {"collection": part.collection}

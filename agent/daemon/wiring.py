@@ -9,7 +9,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from agent.alerting import RuleEvaluator, RuleSet, load_rules
+from agent.alerting import RuleEvaluator, RuleSet, StoredExemplars, load_rules
 from agent.backup import BackupHistory
 from agent.clock import Clock, SystemClock
 from agent.daemon.assembly import address_of, backups_of, load_policy, newest_backup_of, open_firestore, storages_of
@@ -177,10 +177,17 @@ def build(
         telemetry=telemetry,
         freshness=freshness,
     )
-    evaluator = RuleEvaluator(rules=rules, engine=engine, store=store, state=state, clock=clock, telemetry=telemetry)
+    evaluator = RuleEvaluator(
+        rules=rules,
+        engine=engine,
+        store=store,
+        state=state,
+        clock=clock,
+        telemetry=telemetry,
+        exemplars=StoredExemplars(store),
+    )
     watch = ChangeWatch(
         newest=runs.latest,
-        alive=runs.alive,
         baseline=BaselineRecorder(engine=engine, state=state, telemetry=telemetry),
         watch=timedelta(minutes=settings.migration.watch_minutes),
         telemetry=telemetry,

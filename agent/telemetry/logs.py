@@ -40,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def start_logging(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send every logger's records of ``level`` and above to ``stream`` (default: stderr), replacing earlier handlers."""
+    """Send records of ``level`` and above to ``stream`` (default: stderr), replacing earlier handlers."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()

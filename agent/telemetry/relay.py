@@ -1,8 +1,8 @@
 """Figures of worker processes, summed into the daemon's own.
 
 A worker reports its cumulative families every second over its pipe; the daemon keeps the latest report of each
-live worker and the sum of those that ended. Counters and histograms add up; a gauge is the live worker's and
-vanishes with it, because the last value of a dead process is a lie.
+live worker and the sum of those that ended. Counters and histograms add up; a gauge is what a live worker last said,
+and vanishes with it, because the last value of a dead process is a lie.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class _Sum:
 
     def add(self, name: str, labels: _Labels, value: float, exemplar: Exemplar | None) -> None:
         key = (name, labels)
-        self.values[key] = self.values.get(key, 0.0) + value
+        # A gauge that two processes report (the daemon from a run record, the run's worker by itself) is one figure.
+        self.values[key] = value if self.type == "gauge" else self.values.get(key, 0.0) + value
         if exemplar is not None:
             known = self.exemplars.get(key)
             if known is None or _at(exemplar) >= _at(known):
