@@ -6,19 +6,19 @@ The daemon, its workers and the command line call these; each process has its ow
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from agent import __version__
 from agent.backup import Backups, BackupType
+from agent.backup.scratch import sandbox_scratch
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore import DatabaseAddress, Firestore, read_maintenance
 from agent.migration import Migrations, Preconditions, RestorePoint, RunbookPolicy, RunSettings
 from agent.runbook import Operation, Policy, Priority, StorageKind, load_runbook
-from agent.sandbox import start_sandbox
 from agent.scheduling import ChangeLock
 from agent.settings import Settings
 from agent.storage import DirectoryStorage, GcsStorage, Storage
@@ -134,7 +134,7 @@ def backups_of(
         retention=retention,
         critical=tuple(plan.collection for plan in policy.migration_order if plan.priority is Priority.CRITICAL),
         transient=transient_collections(policy),
-        scratch=lambda: _scratch(telemetry),
+        scratch=sandbox_scratch(),
         tool=f"runbookd {__version__}",
     )
 
@@ -143,17 +143,6 @@ def transient_collections(policy: Policy) -> tuple[str, ...]:
     """Root collections that are not data: the page's regenerable ones, and the agent's own."""
     regenerable = tuple(plan.collection for plan in policy.migration_order if plan.documents is None)
     return (*regenerable, "_config", "_migrations")
-
-
-@contextmanager
-def _scratch(telemetry: Telemetry) -> Iterator[Firestore]:
-    with (
-        start_sandbox() as sandbox,
-        Firestore(
-            DatabaseAddress(project="scratch", host=sandbox.host), telemetry=telemetry, origin="scratch"
-        ) as firestore,
-    ):
-        yield firestore
 
 
 def write_rate_of(settings: Settings, policy: Policy) -> float | None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.alerting import RuleEvaluator, TickResult
 from agent.backup import Backups
@@ -37,6 +37,9 @@ from agent.signals import Freshness, InstrumentSource, ProbeRunner, Scraper
 from agent.state import StateFile
 from agent.storage import Storage
 from agent.telemetry import Progress, Telemetry
+
+if TYPE_CHECKING:
+    from agent.signals.cloud_monitoring import CloudMonitoringSource
 
 _log = logging.getLogger(__name__)
 _STOP_GRACE_S = 20.0
@@ -74,6 +77,7 @@ class Parts:
     freshness: Freshness
     instruments: InstrumentSource
     scraper: Scraper
+    cloud_monitoring: CloudMonitoringSource | None
     probes: ProbeRunner
     watch: ChangeWatch
     evidence: EvidenceGatherer
@@ -113,6 +117,8 @@ class Daemon:
         parts.firestore.check()
         parts.freshness.expect("instruments")
         parts.scraper.start()
+        if parts.cloud_monitoring is not None:
+            parts.cloud_monitoring.start()
         parts.probes.start()
         parts.backup_jobs.caught_up()
         parts.backup_jobs.observe()
@@ -133,6 +139,8 @@ class Daemon:
         parts.recoveries.wait(5.0)
         self._loop.stop()
         parts.scraper.stop()
+        if parts.cloud_monitoring is not None:
+            parts.cloud_monitoring.stop()
         parts.probes.stop()
         if not parts.notifier.stop():
             _log.warning("some notifications are undelivered; they stay in the outbox")

@@ -48,9 +48,8 @@ class Views:
         found: dict[str, str] = {}
         if not self._daemon.alive:
             found["rules"] = "the rule loop has stalled"
-        for source, age in self._parts.freshness.ages().items():
-            if age > _STALE_SIGNAL_S:
-                found[f"signal {source}"] = f"silent for {age:.0f} s"
+        for source, age in self._parts.freshness.overdue(_STALE_SIGNAL_S).items():
+            found[f"signal {source}"] = f"silent for {age:.0f} s"
         for name, problem in self._parts.probes.problems().items():
             found[f"probe {name}"] = problem
         return found

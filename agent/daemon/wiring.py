@@ -8,6 +8,7 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.alerting import RuleEvaluator, RuleSet, StoredExemplars, load_rules
 from agent.backup import BackupHistory
@@ -37,6 +38,9 @@ from agent.settings import NotificationSettings, Settings
 from agent.signals import BaselineRecorder, Freshness, InstrumentSource, ProbeRunner, Scraper, observe_policy
 from agent.state import StateFile
 from agent.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from agent.signals.cloud_monitoring import CloudMonitoringSource
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +108,30 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def cloud_monitoring_of(
+    settings: Settings, *, store: SeriesStore, freshness: Freshness, clock: Clock
+) -> CloudMonitoringSource | None:
+    """The reader of Google's own metrics, if it is switched on.
+
+    Raises:
+        Misconfigured: it is, and there are no credentials.
+    """
+    wanted = settings.signals.cloud_monitoring
+    if not wanted.enabled:
+        return None
+    from agent.signals.cloud_monitoring import CloudMonitoringSource  # slow to load: see agent.signals
+
+    address = address_of(settings)
+    return CloudMonitoringSource(
+        project=address.project,
+        database=address.database,
+        interval=wanted.interval,
+        store=store,
+        freshness=freshness,
+        clock=clock,
+    )
+
+
 def _data_folder(settings: Settings) -> Path:
     folder = settings.data_dir
     try:
@@ -164,6 +192,7 @@ def build(
     freshness = Freshness(clock=clock, telemetry=telemetry)
     instruments = InstrumentSource(telemetry=telemetry, store=store, freshness=freshness, clock=clock)
     scraper = Scraper(settings.signals.scrape, store=store, freshness=freshness, clock=clock, telemetry=telemetry)
+    cloud_monitoring = cloud_monitoring_of(settings, store=store, freshness=freshness, clock=clock)
     maintenance = MaintenanceWatch(prober, telemetry)
     probes = ProbeRunner(
         probes_of(
@@ -273,6 +302,7 @@ def build(
             freshness=freshness,
             instruments=instruments,
             scraper=scraper,
+            cloud_monitoring=cloud_monitoring,
             probes=probes,
             watch=watch,
             evidence=EvidenceGatherer(

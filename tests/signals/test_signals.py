@@ -51,7 +51,9 @@ def test_instruments_reach_the_store_under_the_agents_job() -> None:
     freshness = Freshness(clock=clock, telemetry=telemetry)
     telemetry.add(DOCUMENTS_WRITTEN, 3, {"origin": "migration"})
     InstrumentSource(telemetry=telemetry, store=store, freshness=freshness, clock=clock).collect()
-    (labels,) = store.series([Matcher(operator=MatchOperator.EQUAL, name="__name__", value="firestore_documents_written_total")])
+    (labels,) = store.series(
+        [Matcher(operator=MatchOperator.EQUAL, name="__name__", value="firestore_documents_written_total")]
+    )
     assert dict(labels)["job"] == "runbookd"
     clock.advance(7)
     assert freshness.ages() == {"instruments": 7.0}
