@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -528,6 +529,33 @@ def test_one_run_at_a_time(world: World, write_definition: Writer) -> None:
         leave.set()
         worker.join()
     assert other.status(status.record.id).record.state is RunState.DONE  # type: ignore[union-attr]
+
+
+def test_reports_and_journal_copies(world: World, write_definition: Writer) -> None:
+    """A run and its undo leave reports for people and programs, and hand their journal segments on for copying."""
+    world.counters(60)
+    world.put({"counters/odd": {"text": "no number here"}})
+    write_definition(COUNTER)
+    copied: dict[str, bytes] = {}
+
+    def copy(run_id: str, path: Path) -> None:
+        copied[f"{run_id}/{path.name}"] = path.read_bytes()
+
+    migrations = world.migrations(on_segment=copy)
+    run = migrations.run("0001").record.id
+    migrations.undo(run)
+
+    folder = world.folder / "reports"
+    plan = json.loads((folder / "migration-plan.json").read_text())
+    assert (plan["allowed"], plan["documents"]) == (True, 61)
+    report = json.loads((folder / f"migration-report-{run}.json").read_text())
+    assert report["run"]["collections"][0]["counts"]["written"] == 60
+    text = (folder / f"migration-report-{run}.md").read_text()
+    assert "| counters | 61 | 60 | 0 | 1 | 0 |" in text
+    assert "`counters/odd`: 0001_test.py:6: KeyError: 'n'" in text
+    assert "60 documents are as they were before" in (folder / f"undo-report-{run}.md").read_text()
+    journal = world.folder / "data" / "migrations" / run / "journal"
+    assert copied == {f"{run}/{path.name}": path.read_bytes() for path in journal.iterdir()}
 
 
 def test_collections_run_in_the_runbooks_order(world: World, write_definition: Writer) -> None:
