@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import threading
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -19,10 +21,12 @@ from markupsafe import Markup
 
 from agent import __version__
 from agent.api.handbook import Handbook
-from agent.api.overview import overview
+from agent.api.overview import Overview, overview
 from agent.api.sources import Sources
 from agent.decisions import duration, figure
 from agent.runbook import Unit
+
+_log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 _SCRIPT = (_FOLDER / "status.js.j2").read_text(encoding="utf-8")
@@ -57,7 +61,8 @@ class _Page:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._template = _TEMPLATES.get_template("body.html.j2")
+        self._layout = _TEMPLATES.get_template("body.html.j2")
+        self._sections = _TEMPLATES.get_template("sections.html.j2")
         self._lock = threading.Lock()
         self._made: tuple[str, str] | None = None
         self._at = 0.0
@@ -69,9 +74,20 @@ class _Page:
             if self._made is None or now - self._at >= _FRESH_S:
                 view = overview(self._sources)
                 title = f"{view.headline.title} · runbookd"
-                self._made = (self._template.render(view=view, now=view.now, title=title, version=__version__), title)
+                self._made = (self._layout.render(section=partial(self._section, view, title)), title)
                 self._at = now
             return self._made
+
+    def _section(self, view: Overview, title: str, name: str) -> Markup:
+        """One section, or the news that it can't be shown."""
+        context = self._sections.new_context({"view": view, "now": view.now, "title": title, "version": __version__})
+        try:
+            return Markup("".join(self._sections.blocks[name](context)))
+        except Exception as error:  # noqa: BLE001 - a body that is not as expected must not take the page away
+            _log.exception("a section of the status page can't be shown", extra={"section": name})
+            return Markup('<section><p class="problem">{}: this can\'t be shown now ({})</p></section>').format(
+                name, error
+            )
 
 
 def _html(text: str) -> HTMLResponse:
@@ -119,7 +135,7 @@ def _size(count: float | None) -> str:
         return "\u2013"
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+            return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
 
@@ -139,6 +155,8 @@ def _templates() -> Environment:
     )
     found.filters.update(clock=_clock, ago=_ago, span=_span, figure=_figure, size=_size)
     found.globals.update(share=_share, style=Markup(_STYLE), script=Markup(_SCRIPT))
+    words = found.get_template("words.html.j2").module
+    found.globals.update({name: getattr(words, name) for name in ("tones", "tag", "bar", "unreadable")})
     return found
 
 
