@@ -16,13 +16,19 @@ class Freshness:
     def __init__(self, *, clock: Clock, telemetry: Telemetry) -> None:
         self._clock = clock
         self._delivered: dict[str, float] = {}
+        self._patience: dict[str, float] = {}
         self._lock = threading.Lock()
         telemetry.observe(SIGNAL_AGE, self._observe)
 
-    def expect(self, source: str) -> None:
-        """From now on ``source`` owes samples; a source that never delivers ages from here."""
+    def expect(self, source: str, *, patience: float = 0.0) -> None:
+        """From now on ``source`` owes samples; a source that never delivers ages from here.
+
+        Args:
+            patience: seconds of silence that are nothing unusual for this source.
+        """
         with self._lock:
             self._delivered.setdefault(source, self._clock.monotonic())
+            self._patience[source] = patience
 
     def delivered(self, source: str) -> None:
         with self._lock:
@@ -33,6 +39,12 @@ class Freshness:
         now = self._clock.monotonic()
         with self._lock:
             return {source: max(now - at, 0.0) for source, at in self._delivered.items()}
+
+    def overdue(self, limit: float) -> dict[str, float]:
+        """Ages of the sources that have been silent for more than ``limit`` seconds and than their own patience."""
+        ages = self.ages()
+        with self._lock:
+            return {source: age for source, age in ages.items() if age > max(limit, self._patience.get(source, 0.0))}
 
     def _observe(self) -> Iterable[tuple[float, Mapping[str, str]]]:
         for source, age in self.ages().items():
