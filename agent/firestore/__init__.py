@@ -1,9 +1,9 @@
 """firestore: the wire.
 
 Belongs here: the gRPC channel, the raw protobuf classes, scans at a pinned read_time, the ledger writer, names and
-values, fingerprints, the maintenance flag. Does not belong here: what a backup or a migration is, what a document
-means, any file on disk. This room is the sole importer of the vendor's Firestore package; no other room sees a
-vendor exception.
+values, fingerprints, composite indexes, the maintenance flag. Does not belong here: what a backup or a migration is,
+what a document means, any file on disk. This room is the sole importer of the vendor's Firestore package; no other
+room sees a vendor exception.
 
 The promise to its consumers::
 
@@ -21,6 +21,7 @@ The promise to its consumers::
         firestore.get(names, at)                               # dict[str, RawDocument | None]
         firestore.count(scope, at)                             # int
         firestore.collection_ids(parent="", read_time=at)      # list[str]
+        firestore.head(scope, limit, at)                       # list[RawDocument]: the first ones, no more are read
         firestore.run_query(structured_query, parent="")       # Iterator[RawDocument]; for probes
         firestore.write(writes, origin="undo", on_batch=observer, rate_limit=RateLimit(per_second=500))
 
@@ -40,6 +41,8 @@ out of ``before`` keeps that batch from being sent.
 
     RawDocument: .name, .raw (Document message as received), .fields (bytes of the fields alone), .create_time,
     .update_time (ns since the epoch), .parsed() (protobuf Document)
+    structured_query("reviews", where=[Where(field="userId", value="u1")], order=[Order(field="dueAt")], limit=20)
+    check_indexes(firestore, IndexAdmin(address, clock=clock), indexes) -> statuses of composite indexes
     decode_fields(document.fields) -> dict ; encode_fields(mapping) -> bytes
     fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .documents, .collections)
     take_fingerprint(firestore, exclude=...)               # of the whole database at one moment
@@ -50,7 +53,9 @@ from agent.firestore.address import DatabaseAddress
 from agent.firestore.client import Firestore
 from agent.firestore.document import DocumentKey, RawDocument, canonical
 from agent.firestore.fingerprint import Fingerprint, Fingerprinter, fingerprint, take_fingerprint
+from agent.firestore.indexes import IndexAdmin, IndexState, IndexStatus, check_indexes
 from agent.firestore.maintenance import Maintenance, read_maintenance, set_maintenance
+from agent.firestore.queries import Comparison, Order, Where, structured_query
 from agent.firestore.rate import NEW_COLLECTION, RateLimit
 from agent.firestore.retry import NO_RETRY, RetryPolicy
 from agent.firestore.scan import Carrier
@@ -89,12 +94,16 @@ __all__ = [
     "Carrier",
     "Collection",
     "CollectionGroup",
+    "Comparison",
     "DatabaseAddress",
     "DocumentKey",
     "Fingerprint",
     "Fingerprinter",
     "Firestore",
     "GeoPoint",
+    "IndexAdmin",
+    "IndexState",
+    "IndexStatus",
     "Ledger",
     "Maintenance",
     "MustExist",
@@ -102,6 +111,7 @@ __all__ = [
     "MustNotExist",
     "NameRange",
     "Opaque",
+    "Order",
     "PlannedWrite",
     "RateLimit",
     "RawDocument",
@@ -110,11 +120,13 @@ __all__ = [
     "Scope",
     "Timestamp",
     "Vector",
+    "Where",
     "WriteKind",
     "WriteOutcome",
     "WriteRun",
     "WriteState",
     "canonical",
+    "check_indexes",
     "decode",
     "decode_fields",
     "encode",
@@ -122,5 +134,6 @@ __all__ = [
     "fingerprint",
     "read_maintenance",
     "set_maintenance",
+    "structured_query",
     "take_fingerprint",
 ]

@@ -20,16 +20,20 @@ class BatchWritePort:
 
     Args:
         get: reads documents as they are now, retried.
+        summary: ``db.query.summary`` of the writes.
     """
 
-    def __init__(self, channel: Wire, get: Get) -> None:
+    def __init__(self, channel: Wire, get: Get, *, summary: str = "") -> None:
         self._channel = channel
         self._get = get
+        self._summary = summary
 
     def batch_write(self, encoded: Sequence[bytes]) -> list[int | RunbookdError | None]:
         address = self._channel.address
         request = BatchWriteEnvelope(database=address.root, writes=encoded)
-        reply = BatchWriteResponse.FromString(self._channel.unary("BatchWrite", request.SerializeToString()))
+        reply = BatchWriteResponse.FromString(
+            self._channel.unary("BatchWrite", request.SerializeToString(), summary=self._summary)
+        )
         ends: list[int | RunbookdError | None] = []
         for result, status in zip(reply.write_results, reply.status, strict=False):
             if status.code:

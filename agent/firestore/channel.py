@@ -74,7 +74,7 @@ class Channel:
         self._telemetry = telemetry
         self._clock = clock
         self._deadline = deadline
-        self._channel = _open(address)
+        self._channel = open_channel(address)
         self._metadata: tuple[tuple[str, str], ...] = (
             ("google-cloud-resource-prefix", address.root),
             ("x-goog-request-params", f"database={quote(address.root, safe='')}"),
@@ -161,7 +161,12 @@ class Channel:
         self._telemetry.record(DB_OPERATION_DURATION, seconds, attributes)
 
 
-def _open(address: DatabaseAddress) -> grpc.Channel:
+def open_channel(address: DatabaseAddress) -> grpc.Channel:
+    """A channel to ``address``, with TLS and credentials in production.
+
+    Raises:
+        Misconfigured: CREDENTIALS.
+    """
     if address.host is not None:
         # A proxy set for the web is not meant for a server on this machine.
         return grpc.insecure_channel(address.host, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])

@@ -32,6 +32,7 @@ from agent.firestore.envelope import BatchGetEnvelope, RunQueryEnvelope
 from agent.firestore.protos import (
     BatchGetDocumentsRequest,
     BatchGetDocumentsResponse,
+    Int32Value,
     ListCollectionIdsRequest,
     ListCollectionIdsResponse,
     RunAggregationQueryResponse,
@@ -203,23 +204,51 @@ class Firestore:
             for document in page:
                 yield DocumentKey(document.name, document.update_time)
 
-    def get(self, names: Sequence[str], read_time: datetime | None = None) -> dict[str, RawDocument | None]:
-        """Documents by full name, in the order asked for; ``None`` where there is none."""
+    def head(self, scope: Scope, limit: int, read_time: datetime | None = None) -> list[RawDocument]:
+        """The first documents of ``scope`` in the order of names; no more than ``limit`` are read, and paid for."""
+        query = query_of(scope, self.address)
+        query.structured_query.limit.CopyFrom(Int32Value(value=limit))
+        if read_time is not None:
+            query.read_time.CopyFrom(timestamp(read_time))
+        request = query.SerializeToString()
+
+        def attempt() -> list[RawDocument]:
+            replies = map(RunQueryEnvelope.FromString, self._channel.stream("RunQuery", request))
+            return [RawDocument(reply.document) for reply in replies if reply.document]
+
+        found = self._retrying.call(attempt)
+        self._telemetry.add(DOCUMENTS_READ, len(found), {"origin": self.origin})
+        return found
+
+    def get(
+        self, names: Sequence[str], read_time: datetime | None = None, *, summary: str = ""
+    ) -> dict[str, RawDocument | None]:
+        """Documents by full name, in the order asked for; ``None`` where there is none.
+
+        Args:
+            summary: ``db.query.summary`` of the latency metric; for an application's own queries.
+        """
         found: dict[str, RawDocument | None] = {}
         for begin in range(0, len(names), _GET_AT_ONCE):
             wanted = list(dict.fromkeys(names[begin : begin + _GET_AT_ONCE]))
             got: dict[str, RawDocument | None] = {}
-            self._retrying.call(lambda: self._get_into(got, wanted, read_time))  # noqa: B023  # called before the next turn
+            self._retrying.call(lambda: self._get_into(got, wanted, read_time, summary))  # noqa: B023  # called before the next turn
             found.update((name, got[name]) for name in wanted)
         self._telemetry.add(DOCUMENTS_READ, len(found), {"origin": self.origin})
         return found
 
-    def _get_into(self, got: dict[str, RawDocument | None], wanted: Sequence[str], read_time: datetime | None) -> None:
+    def _get_into(
+        self,
+        got: dict[str, RawDocument | None],
+        wanted: Sequence[str],
+        read_time: datetime | None,
+        summary: str,
+    ) -> None:
         rest = [name for name in wanted if name not in got]
         request = BatchGetDocumentsRequest(database=self.address.root, documents=rest)
         if read_time is not None:
             request.read_time.CopyFrom(timestamp(read_time))
-        for message in self._channel.stream("BatchGetDocuments", request.SerializeToString()):
+        for message in self._channel.stream("BatchGetDocuments", request.SerializeToString(), summary=summary):
             reply = BatchGetEnvelope.FromString(message)
             if reply.found:
                 document = RawDocument(reply.found)
@@ -315,6 +344,7 @@ class Firestore:
         parallel: int = 8,
         rate_limit: RateLimit | None = None,
         on_batch: BatchObserver | None = None,
+        summary: str = "",
     ) -> WriteRun:
         """Write through the ledger; nothing happens before the returned run is iterated.
 
@@ -323,9 +353,10 @@ class Firestore:
             batch_bytes: ceiling of a request. Google's emulator refuses more than 4 MiB, production more than 10.
             parallel: requests on their way at once.
             on_batch: told before a batch is sent and after it has ended.
+            summary: ``db.query.summary`` of the latency metric; for an application's own writes.
         """
         who = origin or self.origin
-        port = BatchWritePort(self._channel, self.get)
+        port = BatchWritePort(self._channel, self.get, summary=summary)
 
         def deliver(batch: Batch) -> Delivered:
             delivery = Delivery(batch, port=port, retrying=self._retrying)
