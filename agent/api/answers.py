@@ -28,8 +28,7 @@ def of_value(value: Value, at: float, limit: int) -> tuple[dict[str, Any], bool]
         case Vector():
             elements = value.elements[: limit or None]
             vector = [
-                {"metric": dict(element.labels), "value": [stamp(at), format_value(element.value)]}
-                for element in elements
+                {"metric": dict(element.labels), "value": [stamp(at), number(element.value)]} for element in elements
             ]
             return {"resultType": "vector", "result": vector}, len(elements) < len(value.elements)
         case Matrix():
@@ -38,15 +37,15 @@ def of_value(value: Value, at: float, limit: int) -> tuple[dict[str, Any], bool]
                 {
                     "metric": dict(each.labels),
                     "values": [
-                        [stamp(moment), format_value(number)]
-                        for moment, number in zip(each.timestamps.tolist(), each.values.tolist(), strict=True)
+                        [stamp(moment), number(sample)]
+                        for moment, sample in zip(each.timestamps.tolist(), each.values.tolist(), strict=True)
                     ],
                 }
                 for each in series
             ]
             return {"resultType": "matrix", "result": matrix}, len(series) < len(value.series)
         case Scalar():
-            return {"resultType": "scalar", "result": [stamp(at), format_value(value.value)]}, False
+            return {"resultType": "scalar", "result": [stamp(at), number(value.value)]}, False
         case Text():
             return {"resultType": "string", "result": [stamp(at), value.value]}, False
 
@@ -64,7 +63,7 @@ def of_exemplars(labels: Labels, exemplars: list[Exemplar]) -> dict[str, Any]:
         "exemplars": [
             {
                 "labels": {"trace_id": exemplar.trace_id},
-                "value": format_value(exemplar.value),
+                "value": number(exemplar.value),
                 "timestamp": stamp(exemplar.timestamp),
             }
             for exemplar in exemplars
@@ -88,16 +87,19 @@ def of_group(status: GroupStatus, rules: list[RuleStatus], *, alerts: bool) -> d
 
 def of_alert(alert: Alert) -> dict[str, Any]:
     """Prometheus knows two states; an alert that recovers still fires."""
-    body: dict[str, Any] = {
+    return {
         "labels": dict(alert.labels),
         "annotations": dict(alert.annotations),
         "state": "firing" if alert.state in _FIRING else "pending",
         "activeAt": rfc3339(alert.active_since),
         "value": exponent(alert.value),
     }
-    if alert.state is AlertState.RECOVERING:
-        body["keepFiringSince"] = rfc3339(alert.fired_at or alert.active_since)
-    return body
+
+
+def number(value: float) -> str:
+    """A sample's value: the shortest digits that read back, with an exponent only where it is far from 1."""
+    far = math.isfinite(value) and value != 0 and not 1e-6 <= abs(value) < 1e21
+    return exponent(value) if far else format_value(value)
 
 
 def exponent(value: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,17 +21,19 @@ from agent.promql.expressions import (
     Aggregate,
     Binary,
     Call,
+    Edge,
     Kind,
     Negate,
     Node,
     Number,
     Select,
+    Subquery,
     Text,
     Window,
     walk,
 )
 from agent.promql.plan import Plan
-from agent.promql.tables import Block, Floats, Indices, SeriesTable, without_name
+from agent.promql.tables import NO_SERIES, Block, Floats, Indices, SeriesTable, empty, without_name
 from agent.promql.values import Element, Matrix, Scalar, Series, Value, Vector
 from agent.promql.values import Text as TextValue
 from agent.samples import ColumnView, Labels, Matcher, MatchOperator, Part, Selection, SeriesStore
@@ -38,9 +41,12 @@ from agent.samples.columns import present as present_cells
 
 Result = Block | Floats | str
 
-MAX_STEPS = 11_000
+MAX_STEPS = 11_001  # Prometheus allows 11,000 steps beyond the first
 MAX_CELLS = 50_000_000
 _SELECTIONS_KEPT = 1_024
+
+# PromQL's arithmetic is IEEE's: infinities and NaN are values, nothing to warn of.
+_ieee = np.errstate(all="ignore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,13 @@ class Engine:
     Args:
         store: where the samples are.
         lookback: seconds for which a sample stands for its series if nothing newer says otherwise.
+        subquery_step: seconds between the points of a subquery that names no step.
     """
 
-    def __init__(self, store: SeriesStore, *, lookback: float = 300.0) -> None:
+    def __init__(self, store: SeriesStore, *, lookback: float = 300.0, subquery_step: float = 60.0) -> None:
         self.store = store
         self.lookback = round(lookback * 1000)
+        self.subquery_step = round(subquery_step * 1000)
         self._selected: dict[tuple[Matcher, ...], _Selected] = {}
         self._lock = threading.Lock()
 
@@ -122,27 +130,32 @@ class Engine:
 class Evaluation:
     """Plans evaluated at the same steps, sharing what they have in common. For one thread."""
 
-    def __init__(self, engine: Engine, steps: NDArray[np.int64]) -> None:
+    def __init__(self, engine: Engine, steps: NDArray[np.int64], *, within: Evaluation | None = None) -> None:
         self._engine = engine
         self._steps = steps
         self._memo: dict[Node, Result] = {}
         self._views: dict[tuple[str, int, int], ColumnView] = {}
+        # What the operands of subqueries are at the subqueries' own steps, by first, last and distance.
+        self._grids: dict[tuple[int, int, int], Evaluation] = {}
+        self._outermost: Evaluation = self if within is None else within._outermost
         self._cells = 0
 
     # --- results --------------------------------------------------------------------------------------------------
 
+    @_ieee
     def value(self, plan: Plan) -> Value:
         """The plan's value at the first step."""
         root = plan.root
         if isinstance(root, Text):
             return TextValue(root.value)
-        if isinstance(root, Window):
+        if isinstance(root, Window | Subquery):
             return self._samples(root)
         if root.kind is Kind.SCALAR:
             return Scalar(float(self._scalar(root)[0]))
         elements = self.elements(root)
         return Vector(tuple(sorted(elements, key=lambda each: each.labels) if not _orders(root) else elements))
 
+    @_ieee
     def elements(self, root: Node) -> list[Element]:
         """The elements at the first step, of a vector or of a scalar as Prometheus's rules see it.
 
@@ -160,6 +173,7 @@ class Evaluation:
             rows = _in_order(rows, values, descending=root.operator == "topk")
         return [Element(block.table.labels[row], float(values[row])) for row in rows]
 
+    @_ieee
     def matrix(self, plan: Plan) -> Matrix:
         """The plan's values at all steps; series without any are left out."""
         stamps = self._steps / 1000.0
@@ -178,6 +192,7 @@ class Evaluation:
     def forget(self, metrics: frozenset[str]) -> None:
         """Drop what was computed from ``metrics``: they have new samples at this moment."""
         self._views.clear()
+        self._grids.clear()
         for node in [node for node in self._memo if _reads(node, metrics)]:
             del self._memo[node]
 
@@ -228,14 +243,14 @@ class Evaluation:
         shape = (len(selected.table), len(self._steps))
         self._spend(shape[0] * shape[1])
         if len(parts) == 1:
-            view, rows, fresh = self._latest(parts[0], node.offset)
+            view, rows, fresh = self._latest(parts[0], node)
             if len(fresh) == len(rows):  # all series of one source, at all steps: nothing to put together
                 cells = view.rows(rows, parts[0].columns).T
                 return Block(selected.table, cells, present_cells(cells))
         values = np.zeros(shape)
         present = np.zeros(shape, dtype=np.bool_)
         for part in parts:
-            view, rows, fresh = self._latest(part, node.offset)
+            view, rows, fresh = self._latest(part, node)
             if len(fresh):
                 cells = view.rows(rows[fresh], part.columns).T
                 into = np.ix_(part.positions, fresh)
@@ -243,9 +258,17 @@ class Evaluation:
                 present[into] = present_cells(cells)
         return Block(selected.table, values, present)
 
-    def _latest(self, part: Part, offset: int) -> tuple[ColumnView, Indices, Indices]:
+    def _moments(self, node: Select | Subquery) -> NDArray[np.int64]:
+        """When a selector looks, at each step."""
+        if node.at is None:
+            return self._steps - node.offset
+        edges = self._outermost._steps
+        at = int(edges[0]) if node.at is Edge.START else int(edges[-1]) if node.at is Edge.END else int(node.at)
+        return np.full(len(self._steps), at - node.offset, dtype=np.int64)
+
+    def _latest(self, part: Part, node: Select) -> tuple[ColumnView, Indices, Indices]:
         """Rows of a source to look at, the newest of them at each step, and the steps at which it is fresh enough."""
-        moments = self._steps - offset
+        moments = self._moments(node)
         lookback = self._engine.lookback
         view = self._view(part, int(moments[0]) - lookback, int(moments[-1]))
         if len(moments) == 1:  # what the view holds is what is fresh, and its last row is the newest
@@ -261,7 +284,7 @@ class Evaluation:
         selected = self._engine.selected(node.matchers)
         times = np.zeros((len(selected.table), len(self._steps)))
         for part in selected.selection.parts:
-            view, rows, fresh = self._latest(part, node.offset)
+            view, rows, fresh = self._latest(part, node)
             if len(fresh):
                 times[np.ix_(part.positions, fresh)] = view.times[rows[fresh]] / 1000.0
         return times
@@ -273,9 +296,17 @@ class Evaluation:
             view = self._views[key] = self._engine.store.view(part, after, until)
         return view
 
-    def _over_window(self, kind: windows.WindowKind, node: Window, parameters: NDArray[np.float64]) -> Block:
+    def _over_window(self, kind: windows.WindowKind, node: Window | Subquery, parameters: NDArray[np.float64]) -> Block:
+        block = (
+            self._over_samples(kind, node, parameters)
+            if isinstance(node, Window)
+            else self._over_grid(kind, node, parameters)
+        )
+        return block if kind.keeps_name else without_name(block)
+
+    def _over_samples(self, kind: windows.WindowKind, node: Window, parameters: NDArray[np.float64]) -> Block:
         selected = self._engine.selected(node.select.matchers)
-        moments = self._steps - node.select.offset
+        moments = self._moments(node.select)
         shape = (len(selected.table), len(moments))
         values = np.zeros(shape)
         present = np.zeros(shape, dtype=np.bool_)
@@ -285,26 +316,67 @@ class Evaluation:
                 continue
             self._spend(len(view) * len(part.columns))
             values[part.positions], present[part.positions] = windows.evaluate(
-                kind, view, part.columns, moments, node.length, parameters
+                kind, view, part.columns, moments, node.length, parameters, now=self._steps
             )
-        block = Block(selected.table, values, present)
-        return block if kind.keeps_name else without_name(block)
+        return Block(selected.table, values, present)
 
-    def _samples(self, node: Window) -> Matrix:
+    def _over_grid(self, kind: windows.WindowKind, node: Subquery, parameters: NDArray[np.float64]) -> Block:
+        table, view = self._grid(node)
+        if not len(view) or not len(table):
+            return empty(len(self._steps))
+        columns = np.arange(len(table), dtype=np.intp)
+        moments = self._moments(node)
+        values, present = windows.evaluate(kind, view, columns, moments, node.length, parameters, now=self._steps)
+        return Block(table, values, present)
+
+    def _grid(self, node: Subquery) -> tuple[SeriesTable, ColumnView]:
+        """The operand of a subquery at every point that any step looks at."""
+        moments = self._moments(node)
+        step = node.step or self._engine.subquery_step
+        # Points are multiples of the step, whatever the query's own start: as in Prometheus, a dashboard that moves
+        # by a second sees the same points.
+        first = ((int(moments[0]) - node.length) // step + 1) * step
+        last = int(moments[-1]) // step * step
+        count = (last - first) // step + 1
+        if count < 1:
+            return NO_SERIES, ColumnView([])
+        if count > MAX_STEPS:
+            raise Refused(
+                RefusedReason.LIMIT,
+                f"a subquery of {count} points",
+                hint=f"use a step that makes at most {MAX_STEPS}",
+            )
+        key = (first, last, step)
+        inner = self._grids.get(key)
+        if inner is None:
+            points = first + np.arange(count, dtype=np.int64) * step
+            inner = self._grids[key] = Evaluation(self._engine, points, within=self)
+        operand = node.operand
+        block = functions.to_vector(inner._scalar(operand)) if operand.kind is Kind.SCALAR else inner._vector(operand)
+        return block.table, ColumnView.of(inner._steps, block.values.T, block.present.T)
+
+    def _samples(self, node: Window | Subquery) -> Matrix:
         """The raw samples of a range selector, as an instant query of one returns them."""
-        selected = self._engine.selected(node.select.matchers)
-        until = int(self._steps[0]) - node.select.offset
         found = []
-        for part in selected.selection.parts:
-            view = self._view(part, until - node.length, until)
-            cells = view.block(0, len(view), part.columns)
+        for labels, view, columns in self._readings(node):
+            cells = view.block(0, len(view), columns)
             there = present_cells(cells)
-            for column, position in enumerate(part.positions):
+            for column, identity in enumerate(labels):
                 rows: Indices = np.flatnonzero(there[:, column])
                 if len(rows):
-                    labels = selected.table.labels[position]
-                    found.append(Series(labels, view.times[rows] / 1000.0, cells[rows, column]))
+                    found.append(Series(identity, view.times[rows] / 1000.0, cells[rows, column]))
         return Matrix(tuple(sorted(found, key=lambda series: series.labels)))
+
+    def _readings(self, node: Window | Subquery) -> Iterator[tuple[list[Labels], ColumnView, Indices]]:
+        if isinstance(node, Subquery):
+            table, view = self._grid(node)
+            yield list(table.labels), view, np.arange(len(table), dtype=np.intp)
+            return
+        selected = self._engine.selected(node.select.matchers)
+        until = int(self._moments(node.select)[0])
+        for part in selected.selection.parts:
+            labels = [selected.table.labels[position] for position in part.positions]
+            yield labels, self._view(part, until - node.length, until), part.columns
 
     def _binary(self, node: Binary) -> Result:
         if node.kind is Kind.SCALAR:
@@ -321,6 +393,8 @@ class Evaluation:
 
     def _aggregate(self, node: Aggregate) -> Block:
         block = self._vector(node.operand)
+        if isinstance(node.parameter, Text):
+            return aggregation.count_values(block, node.labels, node.without, node.parameter.value)
         parameter = None if node.parameter is None else self._scalar(node.parameter)
         groups = aggregation.grouping(block.table, node.labels, node.without)
         return aggregation.aggregate(node.operator, block, groups, parameter)
@@ -352,18 +426,18 @@ class Evaluation:
             case "absent":
                 return self._absent(arguments[0], self._vector(arguments[0]))
             case "absent_over_time":
-                kind = windows.FUNCTIONS["count_over_time"]
+                kind = windows.FUNCTIONS["last_over_time"]  # keeps names: nothing can clash that is only counted
                 window = arguments[0]
-                assert isinstance(window, Window)
+                assert isinstance(window, Window | Subquery)
                 found = self._over_window(kind, window, np.zeros((0, len(self._steps))))
-                return self._absent(window.select, found)
+                return self._absent(window.select if isinstance(window, Window) else window, found)
             case _:
                 raise AssertionError(f"{name} passed the adapter without an implementation")
 
     def _window_call(self, name: str, arguments: tuple[Node, ...]) -> Block:
         kind = windows.FUNCTIONS[name]
         window = arguments[kind.range_at]
-        assert isinstance(window, Window)
+        assert isinstance(window, Window | Subquery)
         others = [self._scalar(each) for each in arguments if each is not window]
         parameters = np.array(others) if others else np.zeros((0, len(self._steps)))
         return self._over_window(kind, window, parameters)
@@ -390,8 +464,8 @@ class Evaluation:
         return Block(table, np.ones((1, len(self._steps))), missing)
 
     def _spend(self, cells: int) -> None:
-        self._cells += cells
-        if self._cells > MAX_CELLS:
+        self._outermost._cells += cells
+        if self._outermost._cells > MAX_CELLS:
             raise Refused(
                 RefusedReason.LIMIT,
                 f"a query over more than {MAX_CELLS} samples",

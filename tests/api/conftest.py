@@ -43,6 +43,7 @@ groups:
     rules:
       - alert: TargetDown
         expr: up == 0
+        keep_firing_for: 10s
         labels: {severity: warning}
 """
 
