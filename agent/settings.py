@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -145,6 +146,49 @@ class RecoverySettings(Section):
     daily_limit: int = 3
 
 
+class QueryFilter(Section):
+    """A condition of a query that the page names."""
+
+    field: str = Field(description="path of a field; __name__ reads documents by their ids")
+    comparison: Literal["==", "!=", "<", "<=", ">", ">=", "in", "array-contains"] = "=="
+    values: tuple[str | bool | int | float | datetime, ...] = Field(
+        default=(), description="sample values, used in turn; empty: those that documents of the collection have"
+    )
+
+
+class QueryRequest(Section):
+    """One request of a query that the page names, so that it can be measured."""
+
+    collection: str = Field(pattern=r"^[^/]+$", description="id of a root collection")
+    group: bool = Field(default=False, description="every collection with this id")
+    filters: tuple[QueryFilter, ...] = ()
+    order: tuple[str, ...] = Field(default=(), description="fields; a minus in front sorts downwards")
+    limit: int = Field(default=20, ge=1, le=1000)
+    write: int = Field(
+        default=0, ge=0, le=500, description="documents to write instead of reading; in a transient collection only"
+    )
+
+
+def _default_queries() -> dict[str, tuple[QueryRequest, ...]]:
+    """What the first user's application asks, see :mod:`agent.sandbox.traffic`."""
+    user = QueryFilter(field="userId")
+    by_id = (QueryFilter(field="__name__"),)
+    return {
+        "user_lookup": (
+            QueryRequest(collection="users", filters=by_id),
+            QueryRequest(collection="lessons", filters=by_id),
+        ),
+        "queue_generation": (
+            QueryRequest(collection="reviews", filters=(user,), order=("nextReviewAt",)),
+            QueryRequest(
+                collection="review_items", filters=(user, QueryFilter(field="status")), order=("-lastReviewedAt",)
+            ),
+        ),
+        "batch_updates": (QueryRequest(collection="sessions", write=20),),
+        "stats_calculation": (QueryRequest(collection="progress", filters=(user,), limit=50),),
+    }
+
+
 class _PageEnvironment(PydanticBaseSettingsSource):
     """The environment variables that the page and Google's tools define."""
 
@@ -201,6 +245,10 @@ class Settings(BaseSettings):
     notifications: NotificationSettings = NotificationSettings()
     api: ApiSettings = ApiSettings()
     recovery: RecoverySettings = RecoverySettings()
+    queries: dict[str, tuple[QueryRequest, ...]] = Field(
+        default_factory=_default_queries,
+        description="what the queries of the page's target table are, by slug; given: instead of the default",
+    )
 
     @classmethod
     def settings_customise_sources(
