@@ -6,7 +6,7 @@ converted at once and never leave this module.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import promql_parser as vendor
 
@@ -16,16 +16,19 @@ from agent.promql.expressions import (
     COMPARISONS,
     SET_OPERATORS,
     Aggregate,
+    Anchor,
     Binary,
     Call,
     Cardinality,
     Comparison,
+    Edge,
     Kind,
     Matching,
     Negate,
     Node,
     Number,
     Select,
+    Subquery,
     Text,
     Window,
     intern,
@@ -37,6 +40,8 @@ from agent.samples.matchers import compiled
 
 # Python's stack: the engine needs a few frames a level.
 MAX_LEVELS = 150
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The parser's enums can't be hashed; their representations can.
 _OPERATORS = {
@@ -78,17 +83,13 @@ def parse(text: str) -> Node:
 def _refuse_by_token(text: str, tokens: tuple[Token, ...]) -> None:
     """Refuse what tokens alone show, before the parser rejects it with a worse message."""
     depth: list[str] = []
-    for token, following in zip(tokens, (*tokens[1:], None), strict=True):
+    for before, token, following in zip((None, *tokens), tokens, (*tokens[1:], None), strict=False):
         if token.kind is TokenKind.SIGN and token.text in "([{":
             depth.append(token.text)
         elif token.kind is TokenKind.SIGN and token.text in ")]}":
             depth.pop()
-        elif token.text == "@":
-            raise unsupported(text, token.offset, "the @ modifier is not supported", "leave it out")
-        elif token.text.startswith(":") and depth[-1:] == ["["]:
-            raise unsupported(
-                text, token.offset, "subqueries are not supported", "record the inner expression with a recording rule"
-            )
+        elif before is not None and before.text == "@":
+            continue  # `@ start()` is no call
         elif token.kind is TokenKind.NAME and following is not None and following.text == "(" and "{" not in depth:
             name = token.text.lower()
             known = name in FUNCTIONS or name in AGGREGATIONS or name in _WORDS_BEFORE_BRACKET
@@ -102,13 +103,18 @@ _WORDS_BEFORE_BRACKET = frozenset(
 _NATIVE = "it reads native histograms; use classic buckets (_bucket)"
 _EXPERIMENTAL = "it is experimental in Prometheus"
 _REFUSED_CALLS = {
-    "count_values": "count by the label instead",
     "limitk": _EXPERIMENTAL,
     "limit_ratio": _EXPERIMENTAL,
     "fill": _EXPERIMENTAL,
     "fill_left": _EXPERIMENTAL,
     "fill_right": _EXPERIMENTAL,
     "info": _EXPERIMENTAL,
+    "max_of": _EXPERIMENTAL,
+    "min_of": _EXPERIMENTAL,
+    "start": _EXPERIMENTAL,
+    "end": _EXPERIMENTAL,
+    "range": _EXPERIMENTAL,
+    "step": _EXPERIMENTAL,
     "holt_winters": "it was removed in Prometheus 3",
     "double_exponential_smoothing": _EXPERIMENTAL,
     "mad_over_time": _EXPERIMENTAL,
@@ -162,6 +168,8 @@ class _Adapter:
             return self._select(tree)
         if isinstance(tree, vendor.MatrixSelector):
             return intern(Window(self._select(tree.vector_selector), _millis(tree.range)))
+        if isinstance(tree, vendor.SubqueryExpr):
+            return self._subquery(tree, levels)
         if isinstance(tree, vendor.UnaryExpr):
             return self._negate(self.convert(tree.expr, levels - 1))
         if isinstance(tree, vendor.Call):
@@ -188,8 +196,14 @@ class _Adapter:
         for each in matchers:
             if each.operator in (MatchOperator.MATCHES, MatchOperator.NOT_MATCHES):
                 compiled(each.value)
-        offset = 0 if tree.offset is None else _millis(tree.offset)
-        return intern(Select(tuple(dict.fromkeys(matchers)), offset))
+        return intern(Select(tuple(dict.fromkeys(matchers)), _offset(tree), _anchor(tree)))
+
+    def _subquery(self, tree: vendor.SubqueryExpr, levels: int) -> Node:
+        step = None if tree.step is None else _millis(tree.step)
+        if step is not None and step < 1:
+            raise malformed(self._text, self._find(":"), "a subquery needs a step of at least 1 ms", "write [5m:10s]")
+        operand = self.convert(tree.expr, levels - 1)
+        return intern(Subquery(operand, _millis(tree.range), step, _offset(tree), _anchor(tree)))
 
     def _call(self, tree: vendor.Call, levels: int) -> Node:
         name = tree.func.name
@@ -255,5 +269,18 @@ class _Adapter:
         return 0
 
 
-def _millis(span: timedelta) -> int:
+def _offset(tree: vendor.VectorSelector | vendor.SubqueryExpr) -> int:
+    return 0 if tree.offset is None else _millis(tree.offset)
+
+
+def _anchor(tree: vendor.VectorSelector | vendor.SubqueryExpr) -> Anchor:
+    if tree.at is None:
+        return None
+    if tree.at.at is not None:
+        return _millis(tree.at.at - _EPOCH)
+    return Edge.START if tree.at.type == vendor.AtModifierType.Start else Edge.END
+
+
+def _millis(span: timedelta | None) -> int:
+    assert span is not None, "the grammar demands one here"
     return span // timedelta(milliseconds=1)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.promql.tables import Block, Bools, Floats, Indices, SeriesTable
+from agent.promql.tables import Block, Bools, Floats, Indices, SeriesTable, empty
+from agent.promql.values import format_value
 from agent.promql.windows import quantile, sorted_with_nan_first
 from agent.samples import METRIC_NAME, Labels
 
@@ -32,17 +33,20 @@ def grouping(table: SeriesTable, labels: tuple[str, ...], without: bool) -> Grou
 def _group(table: SeriesTable, labels: frozenset[str], without: bool) -> Grouping:
     groups: dict[Labels, list[int]] = {}
     for row, each in enumerate(table.labels):
-        if without:
-            key = tuple(pair for pair in each if pair[0] not in labels and pair[0] != METRIC_NAME)
-        else:
-            key = tuple(pair for pair in each if pair[0] in labels)
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(group_key(each, labels, without), []).append(row)
     sizes = [len(rows) for rows in groups.values()]
     return Grouping(
         SeriesTable(tuple(groups)),
         np.array([row for rows in groups.values() for row in rows], dtype=np.intp),
         np.cumsum([0, *sizes[:-1]], dtype=np.intp),
     )
+
+
+def group_key(each: Labels, labels: frozenset[str], without: bool) -> Labels:
+    """What the members of a group have in common."""
+    if without:
+        return tuple(pair for pair in each if pair[0] not in labels and pair[0] != METRIC_NAME)
+    return tuple(pair for pair in each if pair[0] in labels)
 
 
 def aggregate(operator: str, block: Block, groups: Grouping, parameter: Floats | None) -> Block:
@@ -113,7 +117,22 @@ _REDUCTIONS: dict[str, Reduction] = {
     "stdvar": _variance,
     "stddev": lambda values, present, starts: np.sqrt(_variance(values, present, starts)),
 }
-OPERATORS = frozenset([*_REDUCTIONS, "topk", "bottomk", "quantile"])
+OPERATORS = frozenset([*_REDUCTIONS, "topk", "bottomk", "quantile", "count_values"])
+
+
+def count_values(block: Block, labels: tuple[str, ...], without: bool, into: str) -> Block:
+    """How many elements of each group have each value, the value written as the label ``into``."""
+    steps = block.values.shape[1]
+    rows: dict[Labels, Floats] = {}
+    chosen = frozenset(labels) | (frozenset() if without else {into})
+    for row, step in zip(*np.nonzero(block.present), strict=True):
+        pairs = {**dict(block.table.labels[row]), into: format_value(float(block.values[row, step]))}
+        key = group_key(tuple(sorted(pairs.items())), chosen, without)
+        rows.setdefault(key, np.zeros(steps))[step] += 1
+    if not rows:
+        return empty(steps)
+    counts = np.array(list(rows.values()))
+    return Block(SeriesTable(tuple(rows)), counts, counts > 0)
 
 
 def _quantiles(values: Floats, present: Bools, starts: Indices, shares: Floats) -> Floats:

@@ -33,6 +33,17 @@ class Comparison(StrEnum):
     WITNESS = "witness"  # keep those both of whose sides are numbers: where the filter could tell
 
 
+class Edge(StrEnum):
+    """An end of the query's range, as ``@ start()`` and ``@ end()`` name it; an instant is both its ends."""
+
+    START = "start"
+    END = "end"
+
+
+Anchor = int | Edge | None
+"""What ``@`` fixes a selector to: a moment in ms, an end of the query's range, or nothing."""
+
+
 class Cardinality(StrEnum):
     """How many elements of one side of a vector operation meet one of the other."""
 
@@ -80,10 +91,11 @@ class Text(Node):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Select(Node):
-    """An instant selector; ``offset`` in ms, positive towards the past."""
+    """An instant selector; ``offset`` in ms, positive towards the past, counted from ``at`` if that is given."""
 
     matchers: tuple[Matcher, ...]
     offset: int = 0
+    at: Anchor = None
 
     @property
     def metric(self) -> str | None:
@@ -108,6 +120,30 @@ class Window(Node):
     @property
     def children(self) -> tuple[Node, ...]:
         return (self.select,)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Subquery(Node):
+    """``operand`` at every multiple of ``step`` in ``(t - length, t]``; all in ms.
+
+    Args:
+        step: ``None`` for the engine's own.
+        offset, at: as of :class:`Select`.
+    """
+
+    operand: Node
+    length: int
+    step: int | None
+    offset: int = 0
+    at: Anchor = None
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.MATRIX
+
+    @property
+    def children(self) -> tuple[Node, ...]:
+        return (self.operand,)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -31,14 +31,15 @@ def renaming(function: str, texts: tuple[str, ...]) -> Callable[[Labels], Labels
     """
     if function == "label_replace":
         target, replacement, source, pattern = texts
-        _check_names(function, (target,))
+        check_names(function, (target,))
         return partial(_replaced, target, replacement, source, compiled(pattern))
     target, separator, *sources = texts
-    _check_names(function, (target, *sources))
+    check_names(function, (target, *sources))
     return partial(_joined, target, separator, tuple(sources))
 
 
-def _check_names(function: str, names: tuple[str, ...]) -> None:
+def check_names(function: str, names: tuple[str, ...]) -> None:
+    """Raises: Misconfigured: one of ``names`` can't be a label's."""
     for name in names:
         if not _LABEL.fullmatch(name):
             raise Misconfigured(

@@ -16,11 +16,12 @@ from agent.promql.expressions import (
     Negate,
     Node,
     Select,
+    Subquery,
     Text,
     intern,
     walk,
 )
-from agent.promql.labelling import renaming
+from agent.promql.labelling import check_names, renaming
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,8 @@ def compile_expression(text: str) -> Plan:
     for node in walk(root):
         if isinstance(node, Call) and node.function in ("label_replace", "label_join"):
             renaming(node.function, tuple(each.value for each in node.arguments if isinstance(each, Text)))
+        if isinstance(node, Aggregate) and isinstance(node.parameter, Text):
+            check_names(node.operator, (node.parameter.value,))
     return Plan(text, root, _witness(root))
 
 
@@ -89,7 +92,7 @@ def _opened(node: Node) -> Node | None:
     if isinstance(node, Aggregate):
         operand = _opened(node.operand)
         return None if operand is None else intern(replace(node, operand=operand))
-    if isinstance(node, Negate):
+    if isinstance(node, Negate | Subquery):
         operand = _opened(node.operand)
         return None if operand is None else intern(replace(node, operand=operand))
     if isinstance(node, Call) and node.function not in _SHUT:

@@ -33,6 +33,7 @@ class Frame:
         mask: which cells are samples.
         start: the window's open start, ms.
         end: its closed end, ms.
+        now: the moment of evaluation, ms; not ``end`` if the selector has an offset.
         parameters: further scalar arguments of the function.
     """
 
@@ -41,6 +42,7 @@ class Frame:
     mask: Bools
     start: int
     end: int
+    now: int
     parameters: tuple[float, ...]
 
     @property
@@ -98,13 +100,17 @@ def evaluate(
     steps: Millis,
     length: int,
     parameters: NDArray[np.float64],
+    *,
+    now: Millis,
 ) -> Outcome:
     """``kind`` of the series in ``columns`` at every step.
 
     Args:
         view: rows that cover all windows.
+        steps: where the windows end, ms.
         length: of the window, ms.
         parameters: (parameters x steps).
+        now: when each step is evaluated, ms.
 
     Returns:
         values and presence, both (series x steps).
@@ -133,6 +139,7 @@ def evaluate(
             present_cells(cells),
             int(steps[step]) - length,
             int(steps[step]),
+            int(now[step]),
             tuple(parameters[:, step]),
         )
         outcome, there = kind.compute(frame)
@@ -347,7 +354,7 @@ def _derivative(frame: Frame) -> Outcome:
 
 
 def _prediction(frame: Frame) -> Outcome:
-    slope, level = _regression(frame, frame.end)
+    slope, level = _regression(frame, frame.now)
     return slope * frame.parameters[0] + level, frame.count > 1
 
 

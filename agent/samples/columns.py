@@ -188,6 +188,14 @@ class ColumnView:
             self.times = np.concatenate([piece.times for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
         self._starts = np.cumsum([0, *(len(piece.times) for piece in pieces)])
 
+    @classmethod
+    def of(cls, times: Millis, values: Floats, there: Bools) -> ColumnView:
+        """Samples that were computed instead of filed: ``values`` where ``there``, both (times x series)."""
+        cells = np.where(there, values, ABSENT)
+        fell: Bools = np.logical_or.reduce(cells[1:] < cells[:-1], axis=0)
+        gapped: Bools = np.logical_or.reduce(~there, axis=0)
+        return cls([_Piece(times, cells, gapped, fell)])
+
     def __len__(self) -> int:
         return len(self.times)
 

@@ -90,7 +90,7 @@ def test_every_problem_is_said_at_once_with_its_place(tmp_path: Path) -> None:
       - alert: E
         expr: up[5m]
       - alert: F
-        expr: max_over_time(up[5m:1m]) > 1
+        expr: mad_over_time(up[5m]) > 1
       - alert: G
         expr: up == 0
         annotations: {summary: "{{ $value | humanise }}"}
@@ -103,7 +103,7 @@ def test_every_problem_is_said_at_once_with_its_place(tmp_path: Path) -> None:
     assert "not-a-metric" in found[3]
     assert found[4].startswith("rules.yaml:12: group 'one': a rule has either `alert` or `record`")
     assert "an instant vector or a scalar, not a matrix" in found[5]
-    assert "subqueries are not supported" in found[6]
+    assert "mad_over_time() is not supported" in found[6]
     assert "unknown function 'humanise'" in found[7]
 
 

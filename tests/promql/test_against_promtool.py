@@ -2,11 +2,19 @@
 
 Where the two may differ, the generator does not go:
 
-- promtool 2.42 has closed range windows where Prometheus 3 has half-open ones: evaluation times lie between samples;
-- how a window's start is extrapolated near a counter's zero changed in 3.0: counters start high;
+- promtool 2.42 has closed range windows where Prometheus 3 has half-open ones: windows are 3 ms longer than a multiple
+  of the samples' interval, so that none begins on a sample or on a subquery's point;
+- how a window's start is extrapolated near a counter's zero changed in 3.0: counters start high, and ``rate`` of a
+  subquery is taken of counters;
+- the last bit of a variance is a matter of the order of additions: ``changes`` and ``resets`` look at rounded values;
 - which of two equal elements ``topk`` keeps is unspecified: it is applied to counters that differ;
 - Prometheus makes an arbitrary date of NaN, we make NaN: date functions are applied to counters;
-- the deviation of a single NaN was 0 before 2.54: it is taken of rates of counters.
+- the deviation of a single NaN was 0 before 2.54: it is taken of rates of counters;
+- a line through the computed points of a subquery whose points are equal has a slope of exactly 0 only since 2.46:
+  subqueries are not put through deriv and predict_linear;
+- ``atan2`` keeps the metric's name in 2.42: it is applied to what has none;
+- inside a subquery, 2.42 moves the fixed window of ``predict_linear(x[1m] @ 200, 60)`` along with the subquery's
+  points: there it has no ``@``.
 """
 
 from __future__ import annotations
@@ -67,7 +75,7 @@ def make_series(random_: random.Random) -> list[Input]:
 
 
 def counter(random_: random.Random, *, holes: bool = True) -> Values:
-    value = 100_000.0
+    value = 100_000.0 + random_.random()
     found: Values = []
     for _ in range(SAMPLES):
         value += random_.choice((0, 1, 5, random_.uniform(0, 20)))
@@ -95,19 +103,21 @@ def with_holes(random_: random.Random, values: Values) -> Values:
 def make_expression(random_: random.Random, depth: int = 3) -> str:
     """A random instant vector."""
     if depth == 0:
-        return selector(random_)
-    kind = random_.randrange(10)
+        return f"{selector(random_)}{when(random_)}"
+    kind = random_.randrange(12)
     if kind <= 2:
-        function = random_.choice(
-            ["rate", "increase", "irate", "delta", "idelta", "deriv", "changes", "resets"]
-            + [f"{each}_over_time" for each in ("avg", "min", "max", "sum", "count", "last", "present", "stddev")]
-        )
-        return f"{function}({selector(random_)}[{random_.choice(['35s', '1m', '2m30s'])}])"
+        return over_window(random_)
+    if kind == 10:
+        return over_subquery(random_, depth)
+    if kind == 11:
+        value = random_.choice(["requests_total", f"round({make_expression(random_, depth - 1)}, 10)", "load"])
+        clause = random_.choice(["", " by (job)", " without (instance)", " by (value)", " without (value)"])
+        return f'count_values{clause} ("{random_.choice(["value", "job"])}", {value})'
     if kind <= 4:
         operator = random_.choice(["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"])
         clause = random_.choice(["", " by (job)", " by (job, instance)", " without (instance)", " without ()"])
         if operator in ("stddev", "stdvar"):
-            return f"{operator}{clause} (rate(requests_total[2m30s]))"
+            return f"{operator}{clause} (rate(requests_total[2m30s3ms]))"
         return f"{operator}{clause} ({make_expression(random_, depth - 1)})"
     if kind == 5:
         if random_.random() < 0.5:
@@ -130,7 +140,11 @@ def make_expression(random_: random.Random, depth: int = 3) -> str:
         template = random_.choice(
             [
                 "abs({})", "ceil({})", "floor({})", "round({}, 0.5)", "sqrt({})", "sgn({})", "-({})", "ln({})",
-                "clamp({}, 1, 50)", "clamp_min({}, 0)", "clamp_max({}, 1e5)", "sort({})", "absent({})",
+                "clamp({}, 1, 50)", "clamp({}, 5, 1)", "exp(-abs({}))", "log2({})", "log10({})",
+                "deg({})", "rad({})", "sin({} % 7)", "cos({} % 7)", "tan({} % 1)", "asin({} % 1)", "acos({} % 1)",
+                "atan({})", "sinh({} % 3)", "cosh({} % 3)", "tanh({})", "asinh({})", "acosh({})", "atanh({} % 1)",
+                "round({})", "sort_desc({})", "abs({}) atan2 on () group_left () vector(2)", "({}) * pi()",
+                "({}) + time() - time()", "clamp_min({}, 0)", "clamp_max({}, 1e5)", "sort({})", "absent({})",
                 "vector(scalar({}))", "timestamp({})", 'label_replace({}, "to", "$1-x", "job", "(a.*)")',
                 'label_join({}, "both", "/", "job", "instance")', "exp({})",
             ]
@@ -139,16 +153,56 @@ def make_expression(random_: random.Random, depth: int = 3) -> str:
     share = random_.choice(["0.5", "0.95", "1.5", "0"])
     inner = random_.choice(
         [
-            "rate(latency_seconds_bucket[1m])",
-            "sum by (le) (rate(latency_seconds_bucket[2m]))",
-            "sum by (le, job) (increase(latency_seconds_bucket[45s]))",
+            "rate(latency_seconds_bucket[1m3ms])",
+            "sum by (le) (rate(latency_seconds_bucket[2m3ms]))",
+            "sum by (le, job) (increase(latency_seconds_bucket[45s3ms]))",
             "latency_seconds_bucket",
         ]
     )
     return f"histogram_quantile({share}, {inner})"
 
 
+def over_window(random_: random.Random) -> str:
+    window = f"{selector(random_)}[{random_.choice(WINDOWS)}]{when(random_)}"
+    function = random_.choice([*SLOPES, *OVER_TIME, "deriv", "predict_linear", "quantile_over_time"])
+    if function == "predict_linear":
+        window = window.split(" @")[0]
+        return f"predict_linear({window}, {random_.choice(['60', '-30', '0'])})"
+    if function == "quantile_over_time":
+        return f"quantile_over_time({random_.choice(['0.5', '0.99', '-1'])}, {window})"
+    return f"{function}({window})"
+
+
+def over_subquery(random_: random.Random, depth: int) -> str:
+    function = random_.choice([*SLOPES, *OVER_TIME, "quantile_over_time"])
+    inner = make_expression(random_, depth - 1)
+    if function in ("rate", "increase"):
+        inner = random_.choice(["sum by (job) (requests_total)", "errors_total", "max (requests_total) + 7"])
+    elif function in ("changes", "resets"):
+        inner = f"round({inner}, 0.001)"
+    span = f"[{random_.choice(WINDOWS)}:{random_.choice(['10s', '7s', '20s', ''])}]"
+    window = f"({inner}){span}{when(random_)}"
+    return f"quantile_over_time(0.9, {window})" if function == "quantile_over_time" else f"{function}({window})"
+
+
+WINDOWS = ("35s3ms", "1m3ms", "2m3ms")
+SLOPES = ("rate", "increase", "irate", "delta", "idelta", "changes", "resets")
+OVER_TIME = tuple(
+    f"{each}_over_time"
+    for each in ("avg", "min", "max", "sum", "count", "last", "present", "stddev", "stdvar", "absent")
+)
+
+
+def when(random_: random.Random) -> str:
+    """Where a selector looks, if not at the evaluation time."""
+    if random_.random() < 0.7:
+        return ""
+    places = [" offset 33s", " offset -21s", " @ 200.4", " @ start()", " @ end()", " @ 250.4 offset 31s"]
+    return random_.choice(places)
+
+
 def selector(random_: random.Random) -> str:
+    """An instant selector, or, where a window follows, its series."""
     name = random_.choice(["requests_total", "errors_total", "load", "limit", "nothing"])
     matchers = random_.choice(
         [
@@ -168,7 +222,7 @@ def selector(random_: random.Random) -> str:
 
 def ours(store: SeriesStore, expression: str, at: float) -> Outcome:
     try:
-        value = Engine(store).instant(compile_expression(expression), at)
+        value = Engine(store, subquery_step=1.0).instant(compile_expression(expression), at)
     except RunbookdError as error:
         return f"{ERROR}: {error}"
     if isinstance(value, Scalar):

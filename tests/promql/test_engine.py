@@ -274,3 +274,72 @@ def test_a_witness_tells_false_from_no_data(scene: Scene, text: str, data: bool,
 def test_numbers_are_written_as_prometheus_writes_them(value: float, text: str) -> None:
     """Shortest digits, no exponent."""
     assert format_value(value) == text
+
+
+def test_at_fixes_a_selector_in_time(scene: Scene) -> None:
+    """A moment, or an end of the query's range; an offset counts from there."""
+    scene.series("x", [float(number) for number in range(100)])
+    assert vector(scene, "x @ 10", 90) == {"x": 10.0}
+    assert vector(scene, "x @ 10 offset 4s", 90) == {"x": 6.0}
+    assert vector(scene, "x @ start()", 90) == vector(scene, "x @ end()", 90) == {"x": 90.0}
+    matrix = scene.engine.range(compile_expression("x - x @ start() + 100 * x @ end()"), 10, 20, 5)
+    assert list(matrix.series[0].values) == [2000.0, 2005.0, 2010.0]
+
+
+def test_a_subquery_looks_at_multiples_of_its_step(scene: Scene) -> None:
+    """Whatever the evaluation time: open at its start, closed at its end; without a step, the engine's own."""
+    scene.series("x", [float(number) for number in range(200)])
+    value = scene.engine.instant(compile_expression("(x * 2)[30s:10s]"), 95)
+    assert list(value.series[0].timestamps) == [70.0, 80.0, 90.0]
+    assert list(value.series[0].values) == [140.0, 160.0, 180.0]
+    assert vector(scene, "count_over_time(x[30s:10s])", 90) == {"{}": 3.0}
+    assert vector(scene, "max_over_time(x[2m:])", 185) == {"{}": 180.0}
+    assert vector(scene, "max_over_time(x[30s:10s] offset 20s)", 95) == {"{}": 70.0}
+    assert vector(scene, "max_over_time(x[5s:1m])", 90) == {}
+    assert vector(scene, "sum_over_time(vector(2)[30s:10s])", 95) == {"{}": 6.0}
+
+
+def test_the_ends_of_a_range_are_the_same_inside_a_subquery(scene: Scene) -> None:
+    """``start()`` means the query's, not the subquery's."""
+    scene.series("x", [float(number) for number in range(100)])
+    matrix = scene.engine.range(compile_expression("min_over_time((x @ start())[30s:10s])"), 50, 60, 10)
+    assert list(matrix.series[0].values) == [50.0, 50.0]
+
+
+def test_a_subquery_over_a_range_is_what_it_is_at_each_step(scene: Scene) -> None:
+    """One pass over all points gives what each instant gives by itself."""
+    scene.series("x", [float(number * number % 37) for number in range(300)])
+    plan = compile_expression("avg_over_time(rate(x[20s])[1m:7s])")
+    matrix = scene.engine.range(plan, 100, 250, 30)
+    alone = [next(iter(vector(scene, plan.text, at).values())) for at in range(100, 251, 30)]
+    assert list(matrix.series[0].values) == pytest.approx(alone)
+
+
+def test_a_subquery_of_too_many_points_is_refused(scene: Scene) -> None:
+    """Before it is evaluated."""
+    with pytest.raises(Refused) as caught:
+        scene.engine.instant(compile_expression("max_over_time(vector(1)[1y:1s])"), 100)
+    assert caught.value.reason is RefusedReason.LIMIT
+
+
+def test_a_prediction_starts_from_the_evaluation_time(scene: Scene) -> None:
+    """Also where the samples are from another time."""
+    scene.series("x", [float(number) for number in range(100)])
+    assert vector(scene, "predict_linear(x[10s] offset 50s, 0)", 90)["{}"] == pytest.approx(90)
+
+
+def test_values_are_counted_into_a_label(scene: Scene) -> None:
+    """Each value of a group is an element of its own, written as the API writes it."""
+    for instance, value in (("a", 1.0), ("b", 1.0), ("c", 2.5)):
+        scene.series("x", [value], instance=instance)
+    assert vector(scene, 'count_values("v", x)', 0) == {'{v="1"}': 2.0, '{v="2.5"}': 1.0}
+    assert vector(scene, 'count_values without (instance) ("v", x)', 0) == {'{v="1"}': 2.0, '{v="2.5"}': 1.0}
+    assert vector(scene, 'count_values by (instance) ("v", x == 2.5)', 0) == {'{instance="c", v="2.5"}': 1.0}
+
+
+def test_what_an_absence_over_time_counts_may_share_its_labels(scene: Scene) -> None:
+    """Only whether anything is there matters."""
+    scene.series("a_total", [1.0], job="x")
+    scene.series("b_total", [1.0], job="x")
+    assert vector(scene, 'absent_over_time({__name__=~".*_total"}[1m])', 10) == {}
+    assert vector(scene, 'absent_over_time({__name__=~".*_nothing",job="x"}[1m])', 10) == {'{job="x"}': 1.0}
