@@ -1,7 +1,7 @@
 """Writes ``grafana/dashboards/*.json``: ``make dashboards``.
 
-Dashboards are made here and committed, so that nobody edits JSON and a change can be read. What is drawn of the database
-is what the rules judge: recorded series where there are any, thresholds as series from the page, no figure of their own.
+Dashboards are made here and committed, so that nobody edits JSON and a change can be read. What is drawn of the
+database is what the rules judge: recorded series where there are any, thresholds as series from the page.
 """
 
 from __future__ import annotations
