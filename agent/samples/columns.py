@@ -27,6 +27,8 @@ ABSENT_BITS = np.uint64(0x7FFC_0000_0000_0AB5)
 ABSENT = np.array([ABSENT_BITS]).view(np.float64)[0]
 
 _BEGINNING = np.iinfo(np.int64).min
+LATEST = int(np.iinfo(np.int64).max)
+"""Later than any reading, ms."""
 
 
 def present(values: Floats) -> Bools:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.samples.columns import ColumnView, Indices, SourceColumns
+from agent.samples.columns import LATEST, ColumnView, Floats, Indices, Millis, SourceColumns, present
 from agent.samples.index import LabelIndex
 from agent.samples.labels import METRIC_NAME, Exemplar, Labels, Sample
 from agent.samples.matchers import Matcher
@@ -74,6 +74,21 @@ class Selection:
     version: int
     labels: tuple[Labels, ...]
     parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Some readings of one source, as they are written down.
+
+    Args:
+        times: ms, ascending.
+        values: (readings x series); cells without a sample hold the absent value.
+    """
+
+    source: str
+    labels: tuple[Labels, ...]
+    times: Millis
+    values: Floats
 
 
 @dataclass(slots=True)
@@ -177,6 +192,63 @@ class SeriesStore:
                 for exemplar in self._exemplars.get(series, ())
                 if exemplar.timestamp >= since
             ]
+
+    def readings(self, after: int) -> list[Readings]:
+        """Copies of all readings later than ``after`` (ms), source by source."""
+        with self._lock:
+            columns: dict[str, list[int]] = {}
+            for series in self._series.values():
+                columns.setdefault(series.source.name, []).append(series.column)
+        return [self._readings(name, after) for name in columns]
+
+    def size_of_readings(self, after: int) -> int:
+        """About how many bytes :meth:`readings` would return."""
+        with self._lock:
+            times = np.array([len(each.view(after, LATEST)) for each in self._sources.values()], dtype=np.int64)
+            widths = np.array([each.width + 1 for each in self._sources.values()], dtype=np.int64)
+        return int((times * widths).sum()) * 8
+
+    def restore(self, found: Sequence[Readings], now: float) -> int:
+        """File what an earlier process had read; for a store that nothing has been filed in yet.
+
+        Readings past retention, and those of the future (the clock was put back), are left out. Every source then
+        ends: what was read last is history, and not what is so now.
+
+        Returns:
+            how many samples were filed.
+        """
+        until = round(now * 1000)
+        oldest = until - round(self._limits.retention * 1000)
+        with self._lock:
+            return sum(self._restore(each, oldest, until) for each in found)
+
+    def _readings(self, name: str, after: int) -> Readings:
+        with self._lock:
+            source = self._sources[name]
+            known = [series for series in self._series.values() if series.source is source]
+            columns = np.array([series.column for series in known], dtype=np.intp)
+            view = source.view(after, LATEST)
+            return Readings(
+                name, tuple(each.labels for each in known), view.times.copy(), view.block(0, len(view), columns)
+            )
+
+    def _restore(self, found: Readings, oldest: int, until: int) -> int:
+        rows = np.flatnonzero((found.times > oldest) & (found.times <= until))
+        there = present(found.values)
+        wanted = np.flatnonzero(there[rows].any(axis=0)) if len(rows) else rows
+        source = self._source(found.source)
+        columns = [self._column(source, found.labels[position]) for position in wanted]
+        kept = np.array([position for position, column in zip(wanted, columns, strict=True) if column is not None])
+        targets = np.array([column for column in columns if column is not None], dtype=np.intp)
+        count = 0
+        for row in rows if len(kept) else ():
+            time, here = int(found.times[row]), there[row][kept]
+            if time > source.newest:
+                source.append(time, targets[here], found.values[row][kept[here]])
+                count += int(here.sum())
+        if count:
+            source.append(source.newest + 1, targets[:0], np.zeros(0))
+        return count
 
     def series(self, matchers: Sequence[Matcher]) -> list[Labels]:
         """Label sets of the selected series, sorted."""
