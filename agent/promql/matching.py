@@ -38,7 +38,7 @@ _ARITHMETIC: dict[str, Operation] = {
     "*": np.multiply,
     "/": np.divide,
     "%": np.fmod,
-    "^": np.power,
+    "^": np.float_power,  # np.power takes a square root for an exponent of 0.5, and has NaN for (-Inf)^0.5
     "atan2": np.arctan2,
 }
 _COMPARISONS: dict[str, Callable[[Floats, Floats], Bools]] = {

@@ -13,8 +13,8 @@ Where the two may differ, the generator does not go:
 - a line through the computed points of a subquery whose points are equal has a slope of exactly 0 only since 2.46:
   subqueries are not put through deriv and predict_linear;
 - ``atan2`` keeps the metric's name in 2.42: it is applied to what has none;
-- inside a subquery, 2.42 moves the fixed window of ``predict_linear(x[1m] @ 200, 60)`` along with the subquery's
-  points: there it has no ``@``.
+- inside a subquery, 2.42 moves what ``@`` fixed along with the subquery's points, where it is the window of
+  ``predict_linear`` or of another subquery: there they have no ``@``.
 """
 
 from __future__ import annotations
@@ -163,8 +163,11 @@ def make_expression(random_: random.Random, depth: int = 3) -> str:
 
 
 def over_window(random_: random.Random) -> str:
-    window = f"{selector(random_)}[{random_.choice(WINDOWS)}]{when(random_)}"
     function = random_.choice([*SLOPES, *OVER_TIME, "deriv", "predict_linear", "quantile_over_time"])
+    series = selector(random_)
+    if function in ("rate", "increase"):
+        series = series.replace("load", "requests_total")
+    window = f"{series}[{random_.choice(WINDOWS)}]{when(random_)}"
     if function == "predict_linear":
         window = window.split(" @")[0]
         return f"predict_linear({window}, {random_.choice(['60', '-30', '0'])})"
@@ -181,7 +184,10 @@ def over_subquery(random_: random.Random, depth: int) -> str:
     elif function in ("changes", "resets"):
         inner = f"round({inner}, 0.001)"
     span = f"[{random_.choice(WINDOWS)}:{random_.choice(['10s', '7s', '20s', ''])}]"
-    window = f"({inner}){span}{when(random_)}"
+    place = when(random_)
+    if depth < 3:
+        place = place.split(" @")[0]
+    window = f"({inner}){span}{place}"
     return f"quantile_over_time(0.9, {window})" if function == "quantile_over_time" else f"{function}({window})"
 
 

@@ -343,3 +343,9 @@ def test_what_an_absence_over_time_counts_may_share_its_labels(scene: Scene) -> 
     scene.series("b_total", [1.0], job="x")
     assert vector(scene, 'absent_over_time({__name__=~".*_total"}[1m])', 10) == {}
     assert vector(scene, 'absent_over_time({__name__=~".*_nothing",job="x"}[1m])', 10) == {'{job="x"}': 1.0}
+
+
+def test_powers_are_those_of_floating_point(scene: Scene) -> None:
+    """An exponent of one half is no square root: they differ for minus infinity."""
+    scene.series("x", [-math.inf])
+    assert vector(scene, "x ^ 0.5", 0) == {"{}": math.inf}
