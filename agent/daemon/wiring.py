@@ -26,13 +26,14 @@ from agent.daemon.rollback import RollbackActions
 from agent.decisions import Decisions, Limits
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore import Firestore
+from agent.firestore.retry import NO_RETRY
 from agent.migration import Runs
 from agent.notifications import Channel, EmailChannel, Notifier, PagerDutyChannel, SlackChannel
 from agent.promql import Engine
 from agent.recovery import RecoveryJournal, RecoveryRunner
 from agent.runbook import Policy
 from agent.samples import Limits as StoreLimits
-from agent.samples import SeriesStore
+from agent.samples import SampleArchive, SampleKeeper, SeriesStore
 from agent.scheduling import Scheduler, Supervisor, job_plans
 from agent.settings import NotificationSettings, Settings
 from agent.signals import BaselineRecorder, Freshness, InstrumentSource, ProbeRunner, Scraper, observe_policy
@@ -181,7 +182,12 @@ def build(
 
     firestore = open_firestore(settings, telemetry, origin="control", clock=clock)
     prober = Firestore(
-        address_of(settings), telemetry=telemetry, origin="probe", deadline=settings.signals.probe.timeout, clock=clock
+        address_of(settings),
+        telemetry=telemetry,
+        origin="probe",
+        deadline=settings.signals.probe.timeout,
+        retry=NO_RETRY,
+        clock=clock,
     )
     backups = backups_of(settings, policy(), firestore, telemetry, clock=clock)
     newest_backup = newest_backup_of(backups)
@@ -297,6 +303,7 @@ def build(
             maintenance=maintenance,
             runs=runs,
             store=store,
+            sample_keeper=SampleKeeper(SampleArchive(folder / "samples.npz"), store, clock=clock),
             engine=engine,
             rules=evaluator,
             freshness=freshness,

@@ -40,6 +40,8 @@ class Narrator(Observer):
         self.recovery: Recovery | None = None
         self._notifier: Notifier | None = None
         self._delivered: set[tuple[int, str, str, str]] = set()
+        self._paged: set[tuple[str, ChannelKind]] = set()
+        self._resolved: set[tuple[str, ChannelKind]] = set()
 
     def watch(self, notifier: Notifier) -> None:
         """Also tell what reaches people."""
@@ -103,6 +105,11 @@ class Narrator(Observer):
         """No alert fires."""
         return not self.firing
 
+    def settled(self, incident: str) -> bool:
+        """Everybody who was paged about ``incident`` has heard that it is over."""
+        paged = {pair for pair in self._paged if pair[0] == incident}
+        return bool(paged) and paged <= self._resolved
+
     # --- lines ------------------------------------------------------------------------------------------------
 
     def _tell_fired(self, alert: Alert) -> None:
@@ -120,6 +127,9 @@ class Narrator(Observer):
             if words is None or delivery.state is not DeliveryState.DELIVERED or key in self._delivered:
                 continue
             self._delivered.add(key)
+            (self._resolved if delivery.kind is Kind.RESOLVE else self._paged).add(
+                (delivery.condition, delivery.channel)
+            )
             latency = delivery.latency
             self._timeline.add(
                 f"{words} {_CHANNELS[delivery.channel]} {delivery.target}",

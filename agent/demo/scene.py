@@ -65,7 +65,9 @@ class Scene:
         """Start the proxy, the application behind it and the receivers."""
         assert self.direct is not None
         self.proxy = self._stack.enter_context(start_proxy(str(self.direct.host)))
-        self.application = self._stack.enter_context(start_application(self.proxy.host, self.project, rate=rate))
+        self.application = self._stack.enter_context(
+            start_application(self.proxy.host, self.project, rate=rate, by_key=self.emulator is not None)
+        )
         for receiver in (self.pagerduty, self.slack, self.mail):
             self._stack.enter_context(receiver)
 

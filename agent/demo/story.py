@@ -24,7 +24,7 @@ from agent.demo.scene import Scene, project_name
 from agent.demo.timeline import Check, Timeline, header, title_width, verdict
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import DatabaseAddress, Fingerprint, Firestore, take_fingerprint
-from agent.notifications import Delivery, DeliveryState, Kind
+from agent.notifications import Delivery, Kind
 from agent.recovery import RecoveryState
 from agent.runbook import ChannelKind, Policy
 from agent.sandbox import APPLICATION_CALLER, seed
@@ -263,7 +263,7 @@ class Story:
         recovery = self.narrator.recovery
         if recovery is not None and recovery.state is RecoveryState.DONE:
             self.narrator.wait_for(lambda: self.narrator.quiet, 180)
-            self.narrator.wait_for(lambda: self._resolved(daemon, incident), 60)
+            self.narrator.wait_for(lambda: self.narrator.settled(incident), 60)
         self.timeline.add("Calm again", "from the fault to the resolved page", seconds=self.timeline.clock - began)
         after = self._fingerprint(address, "Fingerprint after")
         return self._verdict(before, after)
@@ -324,28 +324,12 @@ class Story:
         rollback = next((d for _, d in self.narrator.decisions if d.verdict is Verdict.ROLLBACK), None)
         return rollback.incident if rollback is not None else ""
 
-    def _paged(self, daemon: Daemon, incident: str) -> list[Delivery]:
-        wanted = (Kind.TRIGGER, Kind.RESOLVE)
-        return [
-            delivery
-            for delivery in daemon.parts.notifier.deliveries()
-            if delivery.condition == incident and delivery.kind in wanted
-        ]
-
     def _pages(self, channel: ChannelKind, daemon: Daemon) -> list[Delivery]:
         return [
             delivery
             for delivery in daemon.parts.notifier.deliveries()
             if delivery.channel is channel and delivery.kind is Kind.TRIGGER
         ]
-
-    def _resolved(self, daemon: Daemon, incident: str) -> bool:
-        return any(
-            delivery.kind is Kind.RESOLVE
-            and delivery.channel is ChannelKind.PAGERDUTY
-            and delivery.state is DeliveryState.DELIVERED
-            for delivery in self._paged(daemon, incident)
-        )
 
     def _verdict(self, before: Fingerprint, after: Fingerprint) -> list[Check]:
         checks = [

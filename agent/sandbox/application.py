@@ -48,6 +48,7 @@ _DEADLINE = 2.0
 _START_DEADLINE = 20.0
 _WARM_UPS = 3
 _FLAG_EVERY = 0.5
+_QUEUED = ("reviews", "review_items", "progress")
 _SAMPLE = 2000  # users and lessons it knows at most
 _SYSTEM = "gcp.firestore"
 _STREAMING = ("RunQuery", "BatchGetDocuments")
@@ -270,15 +271,16 @@ async def warm_up(wire: Wire, traffic: Traffic) -> None:
             await wire.call(operation.rpc, operation.request, deadline=_START_DEADLINE)
 
 
-async def _run(address: DatabaseAddress, *, rate: float, seed: int, port: int) -> None:
+async def _run(address: DatabaseAddress, *, rate: float, seed: int, port: int, by_key: bool) -> None:
     wire = Wire(address)
     try:
         users, lessons = await known_ids(wire, "users"), await known_ids(wire, "lessons")
+        named = {name: await known_ids(wire, name) for name in _QUEUED} if by_key else None
     except RunbookdError as error:
         await wire.close()
         say({"error": error.message, "hint": error.hint})
         return
-    traffic = Traffic(address, users=users, lessons=lessons, seed=seed)
+    traffic = Traffic(address, users=users, lessons=lessons, seed=seed, by_key=named)
     await warm_up(wire, traffic)
     application = Application(wire, traffic, rate=rate, telemetry=quiet_telemetry())
     async with FrontDoor(application.answer, port=port) as door:
@@ -302,9 +304,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="operations a second")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=0, help="port on loopback; 0: one that is free")
+    parser.add_argument("--by-key", action="store_true", help="read queues by name, not by filter: for the emulator")
     options = parser.parse_args(arguments)
     address = DatabaseAddress(project=options.project, host=options.host)
-    asyncio.run(_run(address, rate=options.rate, seed=options.seed, port=options.port))
+    asyncio.run(_run(address, rate=options.rate, seed=options.seed, port=options.port, by_key=options.by_key))
 
 
 if __name__ == "__main__":

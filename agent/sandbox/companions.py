@@ -125,19 +125,22 @@ class ApplicationProcess:
 
 
 def start_application(
-    host: str, project: str, *, rate: float = 50.0, seed: int = 0, port: int = 0
+    host: str, project: str, *, rate: float = 50.0, seed: int = 0, port: int = 0, by_key: bool = False
 ) -> ApplicationProcess:
     """Start the application in front of a database that holds the first user's data.
 
     Args:
         host: ``host:port`` of the Firestore, or of a proxy in front of it.
         rate: operations a second.
+        by_key: read queues by document name; see :class:`agent.sandbox.traffic.Traffic`.
 
     Raises:
         Misconfigured: ADDRESS if nothing answers at ``host`` or the project has no users or lessons.
         Transient: ``WORKER_DIED`` if the process doesn't come up.
     """
     arguments = ["--host", host, "--project", project, "--rate", str(rate), "--seed", str(seed), "--port", str(port)]
+    if by_key:
+        arguments.append("--by-key")
     # Generous: its first queries make the sandbox build indexes, and warm Google's emulator up.
     child = Child("agent.sandbox.application", arguments, name="application", ready_within=120)
     if "error" in child.ready:
