@@ -67,6 +67,7 @@ class AlertLine:
     """An alert as a person reads it.
 
     Args:
+        ending: its condition is over, and it fires on for as long as its rule says.
         value, threshold: as the page writes such figures; empty where there is none.
         link: address of the runbook's section; empty where there is none.
         blind: why the state is kept instead of known; empty where we see.
@@ -76,6 +77,7 @@ class AlertLine:
     summary: str
     severity: str
     firing: bool
+    ending: bool
     value: str
     threshold: str
     since: datetime
@@ -170,9 +172,11 @@ def _by_label(sources: Sources, now: datetime, label: str) -> Mapping[str, float
 
 
 def _alert_lines(sources: Sources, policy: Policy | None) -> tuple[AlertLine, ...]:
-    """Firing before pending, critical before the rest, the oldest first."""
+    """What fires, what ends, what is pending; critical before the rest, the oldest first."""
     lines = [_alert_line(alert, policy) for alert in sources.rules.active()]
-    return tuple(sorted(lines, key=lambda line: (not line.firing, line.severity != "critical", line.since)))
+    return tuple(
+        sorted(lines, key=lambda line: (not line.firing, line.ending, line.severity != "critical", line.since))
+    )
 
 
 def _alert_line(alert: Alert, policy: Policy | None) -> AlertLine:
@@ -183,6 +187,7 @@ def _alert_line(alert: Alert, policy: Policy | None) -> AlertLine:
         summary=alert.annotations.get("summary", "") or alert.rule,
         severity=alert.labels.get("severity", ""),
         firing=alert.state is not AlertState.PENDING,
+        ending=alert.state is AlertState.RECOVERING,
         value=value,
         threshold=threshold.text if threshold is not None else "",
         since=alert.fired_at
@@ -218,7 +223,7 @@ def _headline(view: Overview, *, alive: bool) -> Headline:
     if recovery.get("state") == "running":
         return _said(State.ROLLING_BACK, "Rolling back", [_progress(recovery, view.now), *asides])
     alerts = view.alerts.known or ()
-    firing = [line for line in alerts if line.firing]
+    firing = [line for line in alerts if line.firing and not line.ending]
     if firing:
         shown = [line.summary for line in firing[:3]]
         more = [f"and {len(firing) - 3} more"] if len(firing) > 3 else []
@@ -230,7 +235,9 @@ def _headline(view: Overview, *, alive: bool) -> Headline:
     if troubles:
         return _said(State.TROUBLED, "Something is wrong", asides)
     if alerts:
-        return _said(State.PENDING, _counted(len(alerts), "alert") + " pending", [alerts[0].summary, *asides])
+        pending = [line for line in alerts if not line.firing] or alerts
+        word = " ending" if pending[0].ending else " pending"
+        return _said(State.PENDING, _counted(len(pending), "alert") + word, [pending[0].summary, *asides])
     if view.last_look is None:
         return _said(State.STARTING, "Starting", ["Nothing has been looked at yet.", *asides])
     return _said(State.WELL, "All well", asides)

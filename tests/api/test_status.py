@@ -86,6 +86,16 @@ def test_a_pending_alert_is_not_called_firing(world: World) -> None:
     assert _state(world.client) == "pending"
 
 
+def test_an_alert_that_is_ending_says_what_was(world: World) -> None:
+    """Once the condition is over, the value shown is no longer "now", and nothing is called firing."""
+    world.run(3, up=0.0)
+    assert "1 alert firing" in _words(world.client)
+    world.run(5, up=1.0)
+    words = _words(world.client)
+    assert "1 alert ending" in words
+    assert "TargetDown: was 0" in words
+
+
 def test_a_recovery_comes_before_what_fires(world: World) -> None:
     """While a rollback runs that is the state, with its step and its budget."""
     world.run(5, error_ratio=0.082)
@@ -262,3 +272,12 @@ def test_a_browser_shows_it_and_brings_news_in(world: World) -> None:
     assert "backup snapshot" in done.stdout
     assert "The rule loop has stalled" in done.stdout
     assert "<title>Blind" in done.stdout
+
+
+def test_a_body_of_another_shape_costs_its_section_alone(world: World) -> None:
+    """A body that lacks what its section needs is said to be unshowable; the rest of the page stays."""
+    world.run(5, error_ratio=0.082)
+    world.bodies.migration = {"run": {"id": "run-1"}, "recovery": None}
+    words = _words(world.client)
+    assert "migration: this can't be shown now" in words
+    assert "ErrorRateHigh" in words
