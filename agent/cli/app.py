@@ -13,17 +13,22 @@ from rich.markup import escape
 from agent import __version__
 from agent.cli import (
     alerts,
+    analyze,
     automation,
     backup,
     caches,
     check,
     demo,
+    indexes,
     maintenance,
     migrate,
+    perf,
     rollback,
     rules,
     run,
     sandbox,
+    silence,
+    slow_queries,
 )
 from agent.cli.options import use
 from agent.cli.output import err, out
@@ -64,7 +69,7 @@ def root(
     context.call_on_close(runtime.close)
 
 
-for module in (run, demo, sandbox, check, rollback, migrate):
+for module in (run, demo, sandbox, check, rollback, migrate, analyze, perf, slow_queries):
     module.register(app)
 for name, group in (
     ("backup", backup.app),
@@ -72,8 +77,10 @@ for name, group in (
     ("maintenance", maintenance.app),
     ("rules", rules.app),
     ("alerts", alerts.app),
+    ("silence", silence.app),
     ("automation", automation.app),
     ("caches", caches.app),
+    ("indexes", indexes.app),
 ):
     app.add_typer(group, name=name, no_args_is_help=True)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.markup import escape
 
 from agent.alerting import load_rules
 from agent.alerting.scripts import run_script
-from agent.cli.options import Json, runtime
+from agent.api.client import DaemonClient
+from agent.cli.options import Json, Url, daemon_url
 from agent.cli.output import err, out, print_json, stop, table
-from agent.faults import Permanent, PermanentReason, Transient, TransientReason
 from agent.promql import compile_expression
 
 app = typer.Typer(help="Check and test rule files, and evaluate expressions.")
@@ -51,27 +50,17 @@ def run_tests(files: Files, json: Json = False) -> None:
 @app.command("eval")
 def evaluate(
     expression: Annotated[str, typer.Argument(help="PromQL.")],
-    at: Annotated[datetime | None, typer.Option("--at", help="Time; now by default.")] = None,
-    url: Annotated[str, typer.Option("--url", help="A running runbookd; default from the settings.")] = "",
+    at: Annotated[datetime | None, typer.Option("--at", help="Time in UTC; now by default.")] = None,
+    url: Url = "",
     json: Json = False,
 ) -> None:
     """Evaluate an expression over the samples of the running daemon."""
     compile_expression(expression)  # a mistake is explained here, without asking the daemon
-    api = runtime().settings.api
-    address = (url or f"http://{api.host}:{api.port}").rstrip("/")
-    parameters = {"query": expression, **({"time": at.isoformat()} if at else {})}
-    try:
-        body = httpx.get(f"{address}/api/v1/query", params=parameters, timeout=30.0).json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise Transient(
-            TransientReason.UNAVAILABLE, f"no runbookd answers at {address} ({error})", hint="start it: runbookd run"
-        ) from error
-    if body.get("status") != "success":
-        raise Permanent(PermanentReason.INVALID, str(body.get("error", body)))
+    with DaemonClient(daemon_url(url)) as daemon:
+        data = daemon.evaluate(expression, at.replace(tzinfo=UTC) if at else None)
     if json:
-        print_json(body["data"])
+        print_json(data)
         return
-    data = body["data"]
     if data["resultType"] in ("scalar", "string"):
         out.print(data["result"][1])
         return

@@ -17,10 +17,11 @@ from agent.backup.scratch import sandbox_scratch
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore import DatabaseAddress, Firestore, read_maintenance
-from agent.migration import Migrations, Preconditions, RestorePoint, RunbookPolicy, RunSettings
+from agent.migration import Expected, Migrations, Preconditions, RestorePoint, RunbookPolicy, RunSettings
 from agent.runbook import Operation, Policy, Priority, StorageKind, load_runbook
 from agent.scheduling import ChangeLock
 from agent.settings import Settings
+from agent.signals import PageQueries
 from agent.storage import DirectoryStorage, GcsStorage, Storage
 from agent.telemetry import Telemetry
 
@@ -208,6 +209,26 @@ def migrations_of(
         on_segment=copy if off_host is not None else None,
         clock=clock,
     )
+
+
+def expected_of(policy: Policy) -> Expected:
+    """What the page says that the database holds."""
+    return Expected(
+        documents=policy.statistics.documents,
+        bytes=policy.statistics.size_bytes,
+        collections=policy.statistics.collections,
+        order={plan.collection: plan.documents for plan in policy.migration_order},
+    )
+
+
+def page_queries_of(settings: Settings, policy: Policy, firestore: Firestore, clock: Clock) -> PageQueries:
+    """The page's queries as the settings define them; only its regenerable collections may be written to.
+
+    Raises:
+        Misconfigured: a definition would write elsewhere.
+    """
+    transient = tuple(plan.collection for plan in policy.migration_order if plan.documents is None)
+    return PageQueries(firestore, settings.queries, transient=transient, clock=clock)
 
 
 def change_lock(settings: Settings, purpose: str, clock: Clock) -> AbstractContextManager[object]:

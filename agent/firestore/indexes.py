@@ -231,4 +231,10 @@ def _translated(error: grpc.RpcError, method: str, address: DatabaseAddress) -> 
     translated = from_rpc_error(error, operation=method, address=address)
     if translated.reason is MisconfiguredReason.CREDENTIALS:
         return Misconfigured(MisconfiguredReason.CREDENTIALS, translated.message, hint=_ROLE)
+    if translated.reason is PermanentReason.UNSUPPORTED:
+        return Permanent(
+            PermanentReason.UNSUPPORTED,
+            f"what answers at {address.target} has no Admin API for indexes",
+            hint="an emulator answers queries without indexes; unset FIRESTORE_EMULATOR_HOST for production",
+        )
     return translated

@@ -1,12 +1,14 @@
 """migration: changing every document, and taking it back.
 
-Belongs here: what a migration file is (definition), what it would do and whether it may (plan, dry run), doing it
-(run, checkpoints, validation), the undo journal, undoing, run records, reports. Does not belong here: how bytes travel
-(firestore), backups (storage, backup), when a rollback is right (decisions) and what surrounds it (recovery).
+Belongs here: what the database holds before one (census), what a migration file is (definition), what it would do and
+whether it may (plan, dry run), doing it (run, checkpoints, validation), the undo journal, undoing, run records,
+reports. Does not belong here: how bytes travel (firestore), backups (storage, backup), when a rollback is right
+(decisions) and what surrounds it (recovery).
 
 What a migration file imports: :class:`Document`, :data:`DELETE`.
 """
 
+from agent.migration.census import Census, Expected, GroupCensus, take_census
 from agent.migration.definition import Definition, find_definition, load_definition, load_definitions
 from agent.migration.document import DELETE, Change, Deletion, Document, Transformed
 from agent.migration.dryrun import DryRunFindings
@@ -23,6 +25,7 @@ from agent.migration.validation import ValidatedCollection
 
 __all__ = [
     "DELETE",
+    "Census",
     "Change",
     "CollectionProgress",
     "Counts",
@@ -31,7 +34,9 @@ __all__ = [
     "Document",
     "DryRunFindings",
     "DryRunReport",
+    "Expected",
     "Gate",
+    "GroupCensus",
     "Listed",
     "Migrations",
     "Plan",
@@ -55,5 +60,6 @@ __all__ = [
     "find_definition",
     "load_definition",
     "load_definitions",
+    "take_census",
     "to_json",
 ]

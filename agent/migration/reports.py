@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.clock import rfc3339
 from agent.faults import Misconfigured, MisconfiguredReason
+from agent.migration.census import Census
 from agent.migration.dryrun import DryRunFindings
 from agent.migration.journal import SetAside
 from agent.migration.plan import Plan
@@ -58,6 +59,10 @@ class Reports:
         """``validation-report-<migration>.json``."""
         content = {"migration": name, "run": run, "collections": to_json(list(collections))}
         self._write(f"validation-report-{name}.json", _json(content))
+
+    def census(self, census: Census) -> None:
+        """``data-analysis-<time>.json``."""
+        self._write(f"data-analysis-{census.read_time:%Y%m%d-%H%M%S}.json", _json(to_json(census)))
 
     def _write(self, name: str, text: str) -> None:
         if self._folder is None:
