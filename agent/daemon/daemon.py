@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent import __version__
 from agent.alerting import RuleEvaluator, TickResult
 from agent.backup import Backups
 from agent.clock import Clock
@@ -37,6 +38,7 @@ from agent.signals import Freshness, InstrumentSource, ProbeRunner, Scraper
 from agent.state import StateFile
 from agent.storage import Storage
 from agent.telemetry import Progress, Telemetry
+from agent.telemetry.catalogue import BUILD_INFO
 
 if TYPE_CHECKING:
     from agent.signals.cloud_monitoring import CloudMonitoringSource
@@ -115,6 +117,7 @@ class Daemon:
         """Start everything: senses first, then judgement, then whatever an earlier process left to do."""
         parts = self.parts
         parts.firestore.check()
+        parts.telemetry.set(BUILD_INFO, 1, {"version": __version__})
         parts.freshness.expect("instruments")
         parts.scraper.start()
         if parts.cloud_monitoring is not None:
