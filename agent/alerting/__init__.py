@@ -1,8 +1,8 @@
 """alerting: rule files in Prometheus's format, the alert state machine, and the evaluation of rule groups.
 
 Belongs here: loading and checking rules, templates of labels and annotations, states and their persistence, rule
-scripts (promtool's unit-test format). Does not belong here: the query language (``promql``), who is told of an alert
-(``notifications``), what is done about it (``decisions``).
+scripts (promtool's unit-test format), what people said of alerts (silences, acknowledgements). Does not belong here:
+the query language (``promql``), who is told of an alert (``notifications``), what is done about it (``decisions``).
 """
 
 from agent.alerting.alert import Alert, AlertState
@@ -10,9 +10,11 @@ from agent.alerting.evaluator import GroupStatus, Health, RuleEvaluator, RuleSta
 from agent.alerting.exemplars import Exemplars, StoredExemplars, no_exemplars
 from agent.alerting.files import load_rules, parse_duration
 from agent.alerting.rules import AlertRule, RecordingRule, Rule, RuleGroup, RuleSet
+from agent.alerting.silences import Acknowledgement, Silence, SilenceBook, parse_matcher
 from agent.alerting.states import Observation, Patience, Reason, Sight, Timer, Transition, transition
 
 __all__ = [
+    "Acknowledgement",
     "Alert",
     "AlertRule",
     "AlertState",
@@ -29,6 +31,8 @@ __all__ = [
     "RuleSet",
     "RuleStatus",
     "Sight",
+    "Silence",
+    "SilenceBook",
     "StoredExemplars",
     "TickResult",
     "Timer",
@@ -36,5 +40,6 @@ __all__ = [
     "load_rules",
     "no_exemplars",
     "parse_duration",
+    "parse_matcher",
     "transition",
 ]

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__
-from agent.alerting import RuleEvaluator, TickResult
+from agent.alerting import RuleEvaluator, SilenceBook, TickResult
 from agent.backup import Backups
 from agent.clock import Clock
 from agent.daemon.backup_jobs import BackupJobs
@@ -31,7 +31,7 @@ from agent.notifications import Notifier
 from agent.promql import Engine
 from agent.recovery import RecoveryJournal, RecoveryRunner
 from agent.runbook import Policy
-from agent.samples import SeriesStore
+from agent.samples import SampleKeeper, SeriesStore
 from agent.scheduling import JobPlan, Running, Scheduler, Supervisor
 from agent.settings import Settings
 from agent.signals import Freshness, InstrumentSource, ProbeRunner, Scraper
@@ -74,6 +74,7 @@ class Parts:
     maintenance: MaintenanceWatch
     runs: Runs
     store: SeriesStore
+    sample_keeper: SampleKeeper
     engine: Engine
     rules: RuleEvaluator
     freshness: Freshness
@@ -85,6 +86,7 @@ class Parts:
     evidence: EvidenceGatherer
     decisions: Decisions
     notifier: Notifier
+    silences: SilenceBook
     supervisor: Supervisor
     scheduler: Scheduler
     jobs: tuple[JobPlan, ...]
@@ -118,6 +120,7 @@ class Daemon:
         parts = self.parts
         parts.firestore.check()
         parts.telemetry.set(BUILD_INFO, 1, {"version": __version__})
+        parts.sample_keeper.start()
         parts.freshness.expect("instruments")
         parts.scraper.start()
         if parts.cloud_monitoring is not None:
@@ -145,6 +148,7 @@ class Daemon:
         if parts.cloud_monitoring is not None:
             parts.cloud_monitoring.stop()
         parts.probes.stop()
+        parts.sample_keeper.stop()
         if not parts.notifier.stop():
             _log.warning("some notifications are undelivered; they stay in the outbox")
         if self.server is not None:
@@ -182,9 +186,18 @@ class Daemon:
         change = parts.watch.refresh(now)
         self._announce(change)
         result = parts.rules.tick(now)
+        self._end_silences(now)
         parts.notifier.alerts_changed(result.changes, result.active, now)
         parts.observer.ticked(result)
         self._decide(result, change, now)
+
+    def _end_silences(self, now: datetime) -> None:
+        for silence in self.parts.silences.ended(now):
+            how = f"was ended by {silence.ended_by}" if silence.ended_by else "has run out"
+            self.parts.notifier.change(
+                f"silence-{silence.id}", f"The silence of {silence.owner} on {silence.wording} {how}; alerts call again"
+            )
+            self.parts.silences.said(silence)
 
     def _decide(self, result: TickResult, change: ChangeUnderWatch | None, now: datetime) -> None:
         parts = self.parts

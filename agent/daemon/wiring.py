@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.alerting import RuleEvaluator, RuleSet, StoredExemplars, load_rules
+from agent.alerting import RuleEvaluator, RuleSet, SilenceBook, StoredExemplars, load_rules
 from agent.backup import BackupHistory
 from agent.clock import Clock, SystemClock
 from agent.daemon.assembly import address_of, backups_of, load_policy, newest_backup_of, open_firestore, storages_of
@@ -229,6 +229,7 @@ def build(
     )
 
     decisions = Decisions(policy=policy(), state=state, clock=clock, telemetry=telemetry, limits=limits_of(settings))
+    silences = SilenceBook(state)
     notifier = Notifier(
         policy=policy(),
         channels=channels_of(settings.notifications, policy()),
@@ -238,6 +239,8 @@ def build(
         project=settings.database.project,
         database=settings.database.database,
         status_url=settings.notifications.status_url,
+        silenced=lambda alert: silences.silenced(alert, clock.now()),
+        acknowledged=lambda alert: silences.acknowledgement(alert) is not None,
     )
     supervisor = Supervisor(
         command=[sys.executable, "-m", "agent.daemon.worker"],
@@ -324,6 +327,7 @@ def build(
             ),
             decisions=decisions,
             notifier=notifier,
+            silences=silences,
             supervisor=supervisor,
             scheduler=Scheduler(file=folder / "jobs.db", handler=backup_jobs.run_due, missed=backup_jobs.missed),
             jobs=job_plans(policy().backups),

@@ -93,6 +93,7 @@ def needs_update(
     *,
     repeat: timedelta,
     silenced: frozenset[str] = frozenset(),
+    acknowledged: frozenset[str] = frozenset(),
 ) -> tuple[Action, str]:
     """What is to be sent about one condition, and why.
 
@@ -102,6 +103,7 @@ def needs_update(
             its resolve is owed when they end.
         repeat: time after which an incident that goes on is mentioned again.
         silenced: fingerprints of alerts that must not cause a notification.
+        acknowledged: fingerprints of alerts that somebody has in hand: no reminders, but news are still news.
     """
     heard = audible([alert for alert in firing if alert.fingerprint not in silenced])
     if incident is None:
@@ -120,6 +122,8 @@ def needs_update(
         return Action.UPDATE, f"{', '.join(added)} fires too"
     if not incident.blind and any(alert.blind for alert in heard):
         return Action.UPDATE, "there is no data any more; the last state is kept"
+    if heard and all(alert.fingerprint in acknowledged for alert in heard):
+        return Action.NONE, "somebody has it in hand"
     if now - incident.last_sent_at >= repeat:
         return Action.UPDATE, f"still firing after {duration(now - incident.opened_at)}"
     return Action.NONE, "nothing new"

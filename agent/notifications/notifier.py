@@ -54,6 +54,7 @@ class Notifier:
         project, database: whose alerts these are; part of every dedup_key.
         status_url, trace_url: put into messages, see :class:`~agent.notifications.message.Composer`.
         silenced: whether somebody has silenced an alert.
+        acknowledged: whether somebody has an alert in hand, so that it needs no reminders.
         repeat: time after which an incident that goes on is mentioned again.
     """
 
@@ -70,6 +71,7 @@ class Notifier:
         status_url: str = "",
         trace_url: str = "",
         silenced: Callable[[Alert], bool] = lambda _: False,
+        acknowledged: Callable[[Alert], bool] = lambda _: False,
         repeat: timedelta = _REPEAT,
         plan: RetryPlan | None = None,
         chance: random.Random | None = None,
@@ -79,6 +81,7 @@ class Notifier:
         self._channels = {channel.kind: channel for channel in channels}
         self._clock = clock
         self._silenced = silenced
+        self._acknowledged = acknowledged
         self._repeat = repeat
         source = project if database == "(default)" else f"{project}/{database}"
         self._composer = Composer(policy=policy, source=source, status_url=status_url, trace_url=trace_url)
@@ -287,7 +290,14 @@ class Notifier:
     def _settle(self, condition: str, firing: Sequence[Alert], ended: datetime, now: datetime) -> None:
         incident = self._book.find(condition)
         silenced = frozenset(alert.fingerprint for alert in firing if self._silenced(alert))
-        action, reason = needs_update(incident, firing, now, repeat=self._repeat, silenced=silenced)
+        action, reason = needs_update(
+            incident,
+            firing,
+            now,
+            repeat=self._repeat,
+            silenced=silenced,
+            acknowledged=frozenset(alert.fingerprint for alert in firing if self._acknowledged(alert)),
+        )
         if action is Action.NONE:
             return
         _log.info("incident %s: %s", condition, reason, extra={"condition": condition, "action": action})

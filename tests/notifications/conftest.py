@@ -60,6 +60,12 @@ def silenced() -> set[str]:
 
 
 @pytest.fixture
+def acknowledged() -> set[str]:
+    """Fingerprints of alerts that somebody has in hand."""
+    return set()
+
+
+@pytest.fixture
 def make(
     policy: Policy,
     clock: ManualClock,
@@ -68,6 +74,7 @@ def make(
     slack: FakeChannel,
     mail: FakeChannel,
     silenced: set[str],
+    acknowledged: set[str],
 ) -> MakeNotifier:
     """Makes notifiers over the same state file, one after the other, as restarts of a process do."""
 
@@ -85,6 +92,7 @@ def make(
             status_url="https://runbookd.example.com",
             trace_url="https://traces.example.com/{trace_id}",
             silenced=is_silenced,
+            acknowledged=lambda alert: alert.fingerprint in acknowledged,
             plan=plan,
             chance=random.Random(1),
         )

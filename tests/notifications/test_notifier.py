@@ -265,3 +265,20 @@ def test_conditions_are_told_apart(notifier: Notifier, clock: ManualClock, slack
     tick(notifier, clock, latency, slow, MATRIX)
     assert sorted(incident.condition for incident in notifier.incidents()) == ["error_rate", "query_latency"]
     assert len({item.dedup_key for item in slack.taken}) == 2
+
+
+def test_an_acknowledged_alert_is_not_repeated_but_ends_aloud(
+    notifier: Notifier, clock: ManualClock, pager: FakeChannel, acknowledged: set[str]
+) -> None:
+    """At 1s somebody takes the warning in hand; after a day there was no reminder, a worse alert pages, and the end
+    is told."""
+    tick(notifier, clock, WARNING)
+    clock.advance(1)
+    acknowledged.add(WARNING.fingerprint)
+    clock.advance(24 * 3600)
+    tick(notifier, clock, WARNING)
+    assert pager.kinds == [Kind.TRIGGER]
+    tick(notifier, clock, WARNING, CRITICAL)
+    assert pager.kinds == [Kind.TRIGGER, Kind.TRIGGER]
+    tick(notifier, clock)
+    assert pager.kinds == [Kind.TRIGGER, Kind.TRIGGER, Kind.RESOLVE]
