@@ -58,7 +58,7 @@ def demo(
         console = Console(highlight=False)
         if not console.is_terminal:
             console = Console(highlight=False, width=_WIDTH)
-        with Story(options, load_runbook(page), console, _daemon) as story:
+        with Story(options, load_runbook(page), console, daemon_of) as story:
             checks = story.play()
             passed = all(check.passed for check in checks)
             if not leave:
@@ -70,7 +70,8 @@ def demo(
             stop(1)
 
 
-def _daemon(config: Path, narrator: Narrator) -> Daemon:
+def daemon_of(config: Path, narrator: Narrator) -> Daemon:
+    """The daemon that ``runbookd run`` would start with ``config``, with the narrator listening."""
     daemon = build(load_settings(config), config=config, telemetry=start_telemetry("daemon"), observer=narrator)
     serve_api(daemon)
     return daemon

@@ -263,7 +263,7 @@ class Story:
         recovery = self.narrator.recovery
         if recovery is not None and recovery.state is RecoveryState.DONE:
             self.narrator.wait_for(lambda: self.narrator.quiet, 180)
-            self.narrator.wait_for(lambda: self.narrator.settled(incident), 60)
+            self.narrator.wait_for(lambda: self.narrator.settled(incident) and not self.scene.pagerduty.open_alerts, 60)
         self.timeline.add("Calm again", "from the fault to the resolved page", seconds=self.timeline.clock - began)
         after = self._fingerprint(address, "Fingerprint after")
         return self._verdict(before, after)

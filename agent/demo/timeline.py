@@ -15,7 +15,7 @@ from rich.text import Text
 from agent.telemetry import Progress as OperationProgress
 
 _FIXED_WIDTH = 8 + 11 + 10 + 6  # clock, took, budget and the gaps between them
-_TITLE_WIDTHS = (36, 72)
+_TITLE_WIDTHS = (16, 72)
 
 
 @dataclass(frozen=True, kw_only=True)
