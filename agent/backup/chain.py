@@ -7,10 +7,11 @@ newest word on each name wins. Everything streams in ``__name__`` order, one seg
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from agent.backup.catalogue import Catalogue
+from agent.backup.differences import Key
 from agent.backup.manifest import Manifest
 from agent.backup.segments import Segment, documents_of
 from agent.faults import Permanent, PermanentReason
@@ -18,19 +19,6 @@ from agent.firestore import Collection, CollectionGroup, NameRange, RawDocument,
 from agent.firestore.names import SortKey, sort_key
 
 ReadSegment = Callable[[Manifest, Segment], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What an index tells of a document.
-
-    Args:
-        path: relative name.
-        update_time: nanoseconds since the epoch.
-    """
-
-    path: str
-    update_time: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +54,42 @@ class Chain:
 
     def documents(self, scope: Scope) -> Iterator[StoredDocument]:
         """The documents of ``scope`` at the newest member's read_time, in ``__name__`` order."""
-        for path, document in self._merged(scope, lambda manifest: manifest.segments):
+        for path, document in self._merged(scope):
             if document is not None:
                 yield StoredDocument(path, document)
 
-    def remembered(self, scope: Scope) -> Iterator[Remembered]:
-        """Names and update times of the same documents, from the indexes."""
-        for path, document in self._merged(scope, lambda manifest: manifest.index):
-            if document is not None:
-                yield Remembered(path, document.update_time)
+    def remembered(self, scope: Scope) -> Iterator[Key]:
+        """Names and update times of the documents of the first member, in ``__name__`` order, from its index."""
+        first = self.members[0]
+        for path, document in self._stream(first, first.index, scope):
+            yield path, document.update_time
 
-    def _merged(
-        self, scope: Scope, files: Callable[[Manifest], Sequence[Segment]]
-    ) -> Iterator[tuple[str, RawDocument | None]]:
+    def newer(self) -> dict[str, int | None]:
+        """What the members after the first say: update time by name, ``None`` for what was deleted.
+
+        All of it at once, because increments are small: about 150 bytes for each document that they hold.
+        """
+        found: dict[str, int | None] = {}
+        for member in self.members[1:]:
+            found.update(
+                (path, document.update_time) for path, document in self._stream(member, member.segments, NameRange())
+            )
+            found.update((path, None) for path, _ in self._stream(member, member.deletes, NameRange()))
+        return found
+
+    def cuts(self) -> list[str]:
+        """Names that cut the database into parts like those it was read in."""
+        first = self.members[0]
+        return sorted({segment.first for segment in (*first.index, *first.segments)}, key=sort_key)
+
+    def _merged(self, scope: Scope) -> Iterator[tuple[str, RawDocument | None]]:
         """The newest word on each name; ``None`` where it was deleted."""
         if len(self.members) == 1:
-            yield from self._stream(self.newest, files(self.newest), scope)
+            yield from self._stream(self.newest, self.newest.segments, scope)
             return
         streams = []
         for age, manifest in enumerate(reversed(self.members)):
-            streams.append(_keyed(self._stream(manifest, files(manifest), scope), age))
+            streams.append(_keyed(self._stream(manifest, manifest.segments, scope), age))
             streams.append(_keyed(((path, None) for path, _ in self._stream(manifest, manifest.deletes, scope)), age))
         last = ""
         for _, _, path, document in heapq.merge(*streams, key=lambda item: (item[0], item[1])):

@@ -7,27 +7,32 @@ fetches only what changed. Whatever goes wrong, including ``kill -9``, leaves ei
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeVar
 
 from agent.backup.catalogue import Catalogue, remove_folder
-from agent.backup.chain import Chain, Remembered
-from agent.backup.joining import merge_join
+from agent.backup.chain import Chain
+from agent.backup.differences import compare_keys, spans_of
 from agent.backup.manifest import MANIFEST, BackupType, Manifest, Tally, read_manifest
 from agent.backup.ports import Reader
 from agent.backup.segments import Compression, Segment, SegmentWriter, digest_of
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason, RunbookdError
 from agent.firestore import CollectionGroup, RawDocument, Scope
+from agent.firestore.names import sort_key
 from agent.firestore.protos import Document
 from agent.telemetry import Progress, ProgressSink
 
 # Firestore keeps versions for an hour; five minutes of it are for publishing and for clocks that differ.
 TIME_LIMIT_SECONDS = 55 * 60.0
 _FETCH = 200
+_FAST, _THOROUGH = 3, 19  # zstd levels: a full backup must keep up with the wire, an increment is a hundredth of it
 _NS = 1_000_000_000
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +107,8 @@ class _Part:
 
 
 def _read_all(order: Order, reader: Reader, read_time: datetime, copies: _Copies, watch: _Watch) -> list[_Part]:
+    if order.base is not None:
+        return _read_increment(order, order.base, reader, read_time, copies, watch)
     scopes: Sequence[Scope] = (
         [CollectionGroup(id=collection) for collection in order.only]
         if order.only
@@ -110,18 +117,26 @@ def _read_all(order: Order, reader: Reader, read_time: datetime, copies: _Copies
 
     def read(number: int, scope: Scope) -> _Part:
         recorder = _Recorder(number, order, copies, reader.address.documents)
+        for page in reader.pages(scope, read_time):
+            recorder.extend(page)
+            watch.advance(len(page), recorder.collection)
+        return recorder.close()
+
+    return _side_by_side(read, scopes, order.parallel, watch)
+
+
+def _side_by_side(read: Callable[[int, Scope], _R], scopes: Sequence[Scope], parallel: int, watch: _Watch) -> list[_R]:
+    """What ``read`` makes of each scope, in order; the first that fails ends the others."""
+
+    def guarded(number: int, scope: Scope) -> _R:
         try:
-            if order.base is None:
-                _read_full(reader, scope, read_time, recorder, watch)
-            else:
-                _read_changes(reader, scope, read_time, order.base, recorder, watch)
-            return recorder.close()
+            return read(number, scope)
         except BaseException:
             watch.stop()  # the other ranges need not be read to their end
             raise
 
-    with ThreadPoolExecutor(max_workers=order.parallel, thread_name_prefix="backup") as pool:
-        futures = [pool.submit(read, number, scope) for number, scope in enumerate(scopes)]
+    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="backup") as pool:
+        futures = [pool.submit(guarded, number, scope) for number, scope in enumerate(scopes)]
         try:
             failures = [error for future in futures if (error := future.exception()) is not None]
         except BaseException:  # Ctrl-C while waiting
@@ -133,48 +148,55 @@ def _read_all(order: Order, reader: Reader, read_time: datetime, copies: _Copies
     return [future.result() for future in futures]
 
 
-def _read_full(reader: Reader, scope: Scope, read_time: datetime, recorder: _Recorder, watch: _Watch) -> None:
-    for page in reader.pages(scope, read_time):
-        recorder.extend(page)
-        watch.advance(len(page), recorder.collection)
+def _read_increment(
+    order: Order, base: Chain, reader: Reader, read_time: datetime, copies: _Copies, watch: _Watch
+) -> list[_Part]:
+    """Find what changed, range by range, then fetch it into one set of segments, which compresses far better.
 
-
-def _read_changes(
-    reader: Reader, scope: Scope, read_time: datetime, base: Chain, recorder: _Recorder, watch: _Watch
-) -> None:
-    """Compare the live names with those the parent knows, both in ``__name__`` order."""
-    changed: list[str] = []
-
-    def fetch() -> None:
-        found = reader.get(changed, read_time)
-        for name in changed:
-            if found[name] is None:
-                raise Permanent(PermanentReason.INTERNAL, f"{name} is in the scan at {read_time} and can't be read")
-        recorder.extend(document for document in found.values() if document is not None)
-        changed.clear()
-
-    seen = 0
+    What changed is held as names only: about 100 bytes for each.
+    """
+    newer = base.newer()
     prefix = len(reader.address.documents) + 1
-    pairs = merge_join(reader.keys(scope, read_time), base.remembered(scope), lambda key: key.name[prefix:], _path_of)
-    for live, known in pairs:
-        if live is not None:
-            recorder.total_documents += 1
-            seen += 1
-            if known is None or live.update_time != known.update_time:
-                changed.append(live.name)
-                if len(changed) >= _FETCH:
-                    fetch()
-            if seen % 1000 == 0:
-                watch.advance(1000, recorder.collection)
-        elif known is not None:
-            recorder.delete(known.path)
-    if changed:
-        fetch()
-    watch.advance(seen % 1000, recorder.collection)
+    scopes = reader.ranges(order.parallel * 4, read_time, known=base.cuts())
+    spans = spans_of(scopes)
+    found = _side_by_side(
+        lambda number, scope: compare_keys(
+            reader.pages(scope, read_time, keys_only=True),
+            base.remembered(spans[number]),
+            newer,
+            prefix=prefix,
+            advance=watch.advance,
+        ),
+        scopes,
+        order.parallel,
+        watch,
+    )
+    gone = {path for differences in found for path in differences.deleted}
+    gone.update(path for path, update_time in newer.items() if update_time is not None)
+    recorder = _Recorder(0, order, copies, reader.address.documents)
+    recorder.total_documents = sum(differences.documents for differences in found)
+    changed = [name for differences in found for name in differences.changed]
+    portions = [changed[begin : begin + _FETCH] for begin in range(0, len(changed), _FETCH)]
 
+    def fetch(portion: Sequence[str]) -> list[RawDocument]:
+        got = reader.get(portion, read_time)
+        for name, document in got.items():
+            if document is None:
+                raise Permanent(PermanentReason.INTERNAL, f"{name} is in the scan at {read_time} and can't be read")
+        return [document for document in got.values() if document is not None]
 
-def _path_of(remembered: Remembered) -> str:
-    return remembered.path
+    with ThreadPoolExecutor(max_workers=order.parallel, thread_name_prefix="backup") as pool:
+        waiting: deque[Future[list[RawDocument]]] = deque()
+        for portion in portions:
+            waiting.append(pool.submit(fetch, portion))
+            if len(waiting) > order.parallel:
+                recorder.extend(waiting.popleft().result())
+                watch.advance(0, recorder.collection)
+        while waiting:
+            recorder.extend(waiting.popleft().result())
+    for path in sorted(gone, key=sort_key):
+        recorder.delete(path)
+    return [recorder.close()]
 
 
 class _Recorder:
@@ -183,7 +205,12 @@ class _Recorder:
     def __init__(self, number: int, order: Order, copies: _Copies, root: str) -> None:
         def writer(kind: str) -> SegmentWriter:
             stem = f"{kind}-{number:03d}"
-            return SegmentWriter(stem=stem, publish=copies.publish, compression=order.compression)
+            return SegmentWriter(
+                stem=stem,
+                publish=copies.publish,
+                compression=order.compression,
+                level=_THOROUGH if order.base is not None else _FAST,
+            )
 
         self._documents = writer("documents")
         self._index = writer("index")
@@ -198,6 +225,7 @@ class _Recorder:
         """Append documents that follow those before. This loop runs for every document of every backup."""
         prefix = len(self._root) + 1
         add, remember = self._documents.add, self._index.add
+        keeps_index = not self._incremental  # an increment is small enough to be its own index
         parent, collection, tally = None, self.collection, [0, 0]
         for document in page:
             raw = document.raw
@@ -207,7 +235,8 @@ class _Recorder:
                 parent, collection = found, found.rpartition("/")[2]
                 tally = self._tallies.setdefault(collection, [0, 0])
             add(raw, path, collection)
-            remember(_remembered(document), path, collection)
+            if keeps_index:
+                remember(_remembered(document), path, collection)
             tally[0] += 1
             tally[1] += len(raw)
         self.collection = collection

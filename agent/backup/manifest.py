@@ -65,7 +65,7 @@ class Manifest:
         collections: tally for each collection id.
         segments: the documents. Within one collection id they are in ``__name__`` order; in a backup of the whole
             database they are in that order altogether.
-        index: name and update_time of the same documents, as documents without fields.
+        index: name and update_time of the same documents, as documents without fields; an incremental has none.
         deletes: names of documents that the parent has and the database no longer had, as documents without fields.
         only: the collection ids it was limited to; empty for the whole database.
         parent, parent_sha256: the backup this one builds on, and its manifest's seal; empty if it stands alone.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from agent.firestore import DatabaseAddress, DocumentKey, PlannedWrite, RawDocument, Scope, WriteRun
+from agent.firestore import DatabaseAddress, PlannedWrite, RawDocument, Scope, WriteRun
 
 
 class Reader(Protocol):
@@ -23,17 +23,20 @@ class Reader(Protocol):
     def server_time(self) -> datetime:
         """The server's present, usable as ``read_time``."""
 
-    def ranges(self, parts: int, read_time: datetime) -> list[Scope]:
-        """Disjoint scopes, in ``__name__`` order, that together hold every document; about ``parts`` of them."""
+    def ranges(self, parts: int, read_time: datetime, *, known: Sequence[str] = ()) -> list[Scope]:
+        """Disjoint scopes, in ``__name__`` order, that together hold every document; about ``parts`` of them.
 
-    def pages(self, scope: Scope, read_time: datetime | None = None) -> Iterator[list[RawDocument]]:
-        """Documents in ``__name__`` order, in the portions in which they arrive."""
+        Args:
+            known: paths that are known to cut the database well; they may spare the server the planning.
+        """
+
+    def pages(
+        self, scope: Scope, read_time: datetime | None = None, *, keys_only: bool = False
+    ) -> Iterator[list[RawDocument]]:
+        """Documents in ``__name__`` order, in the portions in which they arrive; without fields if ``keys_only``."""
 
     def documents(self, scope: Scope, read_time: datetime | None = None) -> Iterator[RawDocument]:
         """Documents in ``__name__`` order."""
-
-    def keys(self, scope: Scope, read_time: datetime | None = None) -> Iterator[DocumentKey]:
-        """Names and update times in ``__name__`` order."""
 
     def get(self, names: Sequence[str], read_time: datetime | None = None) -> dict[str, RawDocument | None]:
         """Documents by full name; ``None`` for those that don't exist."""

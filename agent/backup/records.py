@@ -84,6 +84,11 @@ class Entry:
         """Whether at least one copy is verified."""
         return any(copy.verified for copy in self.copies)
 
+    @property
+    def proven(self) -> bool:
+        """Whether a copy is verified and was restored from, by itself or as part of a chain, with the right result."""
+        return any(copy.verification.ok and copy.verification.deep for copy in self.copies if copy.verification)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interrupted:

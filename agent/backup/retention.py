@@ -25,10 +25,12 @@ class Candidate:
         read_time: the instant it holds.
         parent: id of the backup it builds on, or empty.
         verified: whether its newest verification found nothing wrong.
+        proven: whether a chain that ends with it was restored from and compared; proves its parents, too.
         pinned: whether somebody said to keep it.
         in_use: whether a living process reads or writes it.
         damaged: whether its manifest can't be read; its age and parent are then unknown.
         limited: whether it holds some collections only.
+        unsafe_elsewhere: whether it is here and off this host, and none of the copies off this host is verified.
     """
 
     id: str
@@ -36,10 +38,12 @@ class Candidate:
     read_time: datetime
     parent: str = ""
     verified: bool = False
+    proven: bool = False
     pinned: bool = False
     in_use: bool = False
     damaged: bool = False
     limited: bool = False
+    unsafe_elsewhere: bool = False
 
 
 class Why(StrEnum):
@@ -47,10 +51,12 @@ class Why(StrEnum):
 
     RETAINED = "younger than the retention of its type"
     NO_POLICY = "its type has no retention"
+    LAST_PROVEN = "the newest backup that a restore drill proved, or one that it builds on"
     LAST_GOOD = "the newest verified backup of the whole database, or one that it builds on"
     LAST_AT_ALL = "no backup of the whole database is verified; this is the newest"
     PINNED = "pinned"
     IN_USE = "in use"
+    COPY_UNVERIFIED = "its copy off this host is not verified"
     HAS_CHILDREN = "a backup that is kept builds on it"
     DAMAGED = "its manifest is damaged; a person has to look at it"
     EXPIRED = "older than the retention of its type"
@@ -71,9 +77,10 @@ def decide_retention(
 ) -> tuple[Verdict, ...]:
     """A verdict for each candidate, newest first.
 
-    Kept, whatever its age: the last good backup (the newest of the whole database whose chain is verified throughout;
-    where none is, the newest of the whole database), a pinned one, one in use, one without a retention, one
-    whose manifest is damaged, and everything that one of these builds on.
+    Kept, whatever its age: the last good backup (the newest of the whole database whose chain a restore drill proved;
+    besides it, the newest whose chain is verified throughout; where there is neither, the newest of the whole
+    database), a pinned one, one in use, one without a retention, one whose manifest is damaged, one whose copies off
+    this host are not verified, and everything that one of these builds on.
     """
     newest_first = sorted(candidates, key=lambda one: (one.read_time, one.id), reverse=True)
     by_id = {one.id: one for one in newest_first}
@@ -82,12 +89,15 @@ def decide_retention(
     def keep(one: Candidate, why: Why) -> None:
         verdicts.setdefault(one.id, Verdict(id=one.id, keep=True, why=why))
 
-    for one in newest_first:
-        if _is_good(one, by_id):
-            for member in _chain(one, by_id):
-                keep(member, Why.LAST_GOOD)
-            break
-    else:
+    # Only a proven chain is sure to restore. A verified one that is newer is kept as well: it loses less.
+    good = [one for one in newest_first if _is_good(one, by_id)]
+    for last, why in (
+        (next((one for one in good if one.proven), None), Why.LAST_PROVEN),
+        (next(iter(good), None), Why.LAST_GOOD),
+    ):
+        for member in _chain(last, by_id) if last is not None else []:
+            keep(member, why)
+    if not good:
         for one in newest_first:
             if not one.limited and one.type.is_whole and not one.damaged:
                 keep(one, Why.LAST_AT_ALL)
@@ -101,6 +111,8 @@ def decide_retention(
             keep(one, Why.IN_USE)
         elif one.damaged:
             keep(one, Why.DAMAGED)
+        elif one.unsafe_elsewhere:
+            keep(one, Why.COPY_UNVERIFIED)
         elif age_limit is None:
             keep(one, Why.NO_POLICY)
         elif now - one.read_time <= age_limit:

@@ -25,7 +25,6 @@ BLOCK_BYTES = 1 << 20
 SEGMENT_BYTES = 16 << 20
 
 _TAG = b"\x0a"  # field 1, length-delimited
-_LEVEL = 3
 
 Publish = Callable[[str, list[bytes]], None]
 """Makes a file of a backup durable: its name within the backup, its bytes in chunks."""
@@ -83,6 +82,7 @@ class SegmentWriter:
     Args:
         stem: start of the files' names, e.g. ``documents-03``.
         publish: makes a closed segment durable; called from :meth:`add` and :meth:`close`.
+        level: zstd's; 19 takes twenty times as long as 3 and stores a third less.
     """
 
     def __init__(
@@ -93,13 +93,14 @@ class SegmentWriter:
         compression: Compression = Compression.ZSTD,
         segment_bytes: int = SEGMENT_BYTES,
         block_bytes: int = BLOCK_BYTES,
+        level: int = 3,
     ) -> None:
         self._stem = stem
         self._publish = publish
         self._compression = compression
         self._segment_bytes = segment_bytes
         self._block_bytes = block_bytes
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
         self._segments: list[Segment] = []
         self._open = _OpenSegment()
         self._block: list[bytes] = []

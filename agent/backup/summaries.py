@@ -11,6 +11,9 @@ from agent.backup.records import Entry
 from agent.backup.retention import Candidate, Verdict
 from agent.backup.segments import Compression
 
+LOCAL = "local"
+"""The storage on this host; any other survives the host."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackupSummary:
@@ -126,7 +129,7 @@ def summary_of(entry: Entry, entries: Mapping[str, Entry]) -> BackupSummary:
         storages=tuple(copy.storage for copy in entry.copies),
         verified=is_proven(entry, entries),
         verified_at=max((verification.at for verification in verifications), default=None),
-        proven=any(verification.ok and verification.deep for verification in verifications),
+        proven=entry.proven,
         pinned=entry.pinned,
         in_use=bool(entry.leases),
         problem="; ".join(problems),
@@ -152,7 +155,15 @@ def candidate_of(entry: Entry) -> Candidate:
         read_time=manifest.read_time,
         parent=manifest.parent,
         verified=entry.verified,
+        proven=entry.proven,
+        unsafe_elsewhere=_is_unsafe_elsewhere(entry),
         pinned=entry.pinned,
         in_use=bool(entry.leases),
         limited=bool(manifest.only),
     )
+
+
+def _is_unsafe_elsewhere(entry: Entry) -> bool:
+    """Whether removing the local copy would leave nothing that is known to be good."""
+    away = [copy for copy in entry.copies if copy.storage != LOCAL]
+    return len(away) < len(entry.copies) and bool(away) and not any(copy.verified for copy in away)

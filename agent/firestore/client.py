@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from types import TracebackType
 from typing import Self
 
@@ -45,6 +46,7 @@ from agent.firestore.scan import Carrier, Scanner
 from agent.firestore.scopes import (
     EVERYTHING,
     Collection,
+    NameRange,
     Scope,
     count_of,
     moment_of,
@@ -152,14 +154,18 @@ class Firestore:
 
     # --- many documents ----------------------------------------------------------------------------------------
 
-    def ranges(self, parts: int, read_time: datetime) -> list[Scope]:
+    def ranges(self, parts: int, read_time: datetime, *, known: Sequence[str] = ()) -> list[Scope]:
         """Disjoint scopes that together are every document, under missing parents too, in the order of names.
 
         Args:
             parts: how many of about equal size are wanted; each root collection is at least one.
+            known: paths of documents, in order, that an earlier scan found to cut the database well. They are taken
+                as they are, unless flat collections are better read whole: counting is dear where paging is slow.
         """
         roots = self.collection_ids(read_time=read_time)
         pageable = self._faster_carrier(roots, read_time) is Carrier.PAGES
+        if known and not pageable:
+            return [NameRange(first=first, last=last) for first, last in pairwise(["", *known[1:], ""])]
         try:
             return splitting.plan(
                 parts=parts,

@@ -40,6 +40,14 @@ def segment_key(segment: str) -> bytes:
     return _TEXT_TAG + raw + b"\x00"
 
 
+def segment_of(key: bytes) -> bytes:
+    """The id that :func:`segment_key` made ``key`` of, in UTF-8."""
+    if key[:1] == _NUMBER_TAG:
+        return b"__id%d__" % (int.from_bytes(key[1:], "big") - 2**63)
+    raw = key[1:-1]
+    return raw.replace(b"\x00\xff", b"\x00") if b"\x00" in raw else raw
+
+
 def path_key(segments: Sequence[str]) -> bytes:
     """The key of a whole path below ``documents``."""
     return b"".join(map(segment_key, segments))

@@ -70,8 +70,11 @@ class Query:
 
     def run(self, view: View) -> Iterator[bytes]:
         """The results, framed and projected, in order; the offset is skipped, the limit kept."""
-        rows = self.rows(view)
         stop = None if self.limit is None else self.offset + self.limit
+        if self.projection in ((), (NAME_FIELD,)) and self.in_name_order and not self.conditions_beyond_names:
+            plates = view.nameplates(self.scope.collections(view.catalogue), low=self.low, high=self.high)
+            return (framed for _, framed in islice(plates, self.offset, stop))
+        rows = self.rows(view)
         if self.offset or stop is not None:
             rows = islice(rows, self.offset, stop)
         if self.projection is None:
@@ -79,6 +82,11 @@ class Query:
         if self.projection in ((), (NAME_FIELD,)):
             return (frames.without_fields(row[3], row[1], row[2]) for _, row in rows)
         return (projected(row, self.projection) for _, row in rows)
+
+    @property
+    def conditions_beyond_names(self) -> bool:
+        """Whether a document's fields decide if it is a result."""
+        return self.matches is not None or self.selective is not None
 
     @property
     def selective(self) -> Condition | None:

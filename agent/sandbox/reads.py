@@ -43,6 +43,7 @@ from agent.sandbox.view import Row, View
 
 DEFAULT_PAGE = 300
 
+_NAMES_ALONE = ((), (NAME_FIELD,))
 _DONE = b"\x30\x01"  # RunQueryResponse.done
 
 # A page stays below what a gRPC client accepts by default (4 MiB); the token says where to go on.
@@ -125,9 +126,11 @@ class Reads:
                 return _ordered_page(view, given, size)
             after = _read_token(given.page_token)
             low = after + b"\x00" if after else b""
-            rows = view.walk(collections, low=low)
             mask = _mask(given)
-            pairs = ((c.prefix + row[0], _masked(row, mask)) for c, row in rows)
+            if mask in _NAMES_ALONE:
+                pairs = view.nameplates(collections, low=low)
+            else:
+                pairs = ((c.prefix + row[0], _masked(row, mask)) for c, row in view.walk(collections, low=low))
             if given.show_missing:
                 if not collections and given.collection_id:
                     # Nothing was ever written to it directly; it may have documents beneath it all the same.
@@ -214,7 +217,7 @@ def _mask(given: Any) -> tuple[FieldPath, ...] | None:
 def _masked(row: Row, mask: tuple[FieldPath, ...] | None) -> bytes:
     if mask is None:
         return row[3]
-    if mask in ((), (NAME_FIELD,)):
+    if mask in _NAMES_ALONE:
         return frames.without_fields(row[3], row[1], row[2])
     return projected(row, mask)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
+from agent.sandbox import frames
 from agent.sandbox.catalogue import Catalogue, Collection, Run, clip, in_name_order
 from agent.sandbox.field_indexes import WORTHWHILE, FieldIndexes
-from agent.sandbox.keys import AFTER_DESCENDANTS
+from agent.sandbox.keys import AFTER_DESCENDANTS, segment_of
 from agent.sandbox.values import FieldPath
 
 Row = tuple[bytes, int, int, bytes]  # key, created and updated in microseconds, framed document
@@ -65,6 +66,20 @@ class View:
     def rows(self, run: Run, *, descending: bool = False, limit: int = -1) -> Iterator[Row]:
         """The documents of ``run`` in key order; ``limit`` -1 for all."""
         return self._select("key, created, updated, frame", run, descending=descending, limit=limit)
+
+    def nameplates(
+        self, collections: Sequence[Collection], *, low: bytes = b"", high: bytes = AFTER_DESCENDANTS
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """As :meth:`walk`: full keys, and frames of name and times alone. No stored document is even copied."""
+        for run in self.runs(collections, low=low, high=high):
+            collection = run.collection
+            prefix = f"{collection.root}/documents/{collection.path}/".encode()
+            for key, created, updated in self._select("key, created, updated", run, descending=False, limit=-1):
+                name = prefix + segment_of(key)
+                yield (
+                    collection.prefix + key,
+                    frames.frame(frames.delimited(b"\x0a", name), created, updated),
+                )
 
     def keys(self, run: Run) -> Iterator[bytes]:
         """The keys of ``run`` in order, read from the index alone where nothing changed since."""

@@ -113,3 +113,18 @@ def test_a_missing_link(firestore: Firestore, backups: Backups, local: Directory
     with pytest.raises(Permanent, match=full.id) as raised:
         backups.restore(increment.id)
     assert raised.value.reason is PermanentReason.NOT_FOUND
+
+
+def test_what_was_beneath_a_collection_and_beside_it(firestore: Firestore, backups: Backups) -> None:
+    """Documents beneath one that stayed, and a root collection between two that stayed, are deletions when gone."""
+    kept = {f"{collection}/d{number:04}": {"n": number} for collection in ("aa", "cc") for number in range(700)}
+    gone = {"aa/d0005/below/x": {}, "aa/gone/below/y": {}, "bb/b": {}, "cc/d0699/below/z": {}, "zz/z": {}}
+    write(firestore, kept | gone)
+    backups.create(BackupType.FULL)
+    write(firestore, dict.fromkeys(gone))
+    increment = backups.create(BackupType.INCREMENTAL)
+    assert sum(segment.documents for segment in increment.deletes) == len(gone)
+    assert increment.total_documents == len(kept)
+    write(firestore, {"bb/b": {"again": True}})
+    assert backups.create(BackupType.INCREMENTAL).documents == 1
+    assert backups.verify(backups.list()[0].id).ok

@@ -94,11 +94,13 @@ class ReadOnly:
     def server_time(self) -> datetime:
         return self._firestore.server_time()
 
-    def ranges(self, parts: int, read_time: datetime) -> list[Scope]:
-        return self._firestore.ranges(parts, read_time)
+    def ranges(self, parts: int, read_time: datetime, *, known: Sequence[str] = ()) -> list[Scope]:
+        return self._firestore.ranges(parts, read_time, known=known)
 
-    def pages(self, scope: Scope, read_time: datetime | None = None) -> Iterator[list[RawDocument]]:
-        return self._firestore.pages(scope, read_time)
+    def pages(
+        self, scope: Scope, read_time: datetime | None = None, *, keys_only: bool = False
+    ) -> Iterator[list[RawDocument]]:
+        return self._firestore.pages(scope, read_time, keys_only=keys_only)
 
     def documents(self, scope: Scope, read_time: datetime | None = None) -> Iterator[RawDocument]:
         return self._firestore.documents(scope, read_time)

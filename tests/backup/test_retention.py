@@ -95,6 +95,19 @@ def test_pinned_and_used_ones_stay() -> None:
     }
 
 
+def test_only_a_proven_one_is_sure_to_restore() -> None:
+    """A newer backup that is merely verified does not make the newest proven one dispensable; both stay."""
+    assert whys(
+        a_backup(BackupType.FULL, 90), a_backup(BackupType.FULL, 80, proven=True), a_backup(BackupType.FULL, 70)
+    ) == {"full-70": Why.LAST_GOOD, "full-80": Why.LAST_PROVEN, "full-90": Why.EXPIRED}
+
+
+def test_a_copy_elsewhere_has_to_be_verified_first() -> None:
+    """An expired backup stays as long as its copy off this host is not known to be good."""
+    old = a_backup(BackupType.FULL, 90, unsafe_elsewhere=True)
+    assert whys(a_backup(BackupType.FULL, 0), old)["full-90"] is Why.COPY_UNVERIFIED
+
+
 @st.composite
 def inventories(draw: st.DrawFn) -> list[Candidate]:
     """Any number of backups of any age, with parents that exist or don't, loops included."""
@@ -110,6 +123,8 @@ def inventories(draw: st.DrawFn) -> list[Candidate]:
                 read_time=NOW - timedelta(hours=draw(st.integers(0, 24 * 60))),
                 parent=parent,
                 verified=draw(st.booleans()),
+                proven=draw(st.booleans()),
+                unsafe_elsewhere=draw(st.integers(0, 9)) == 0,
                 pinned=draw(st.integers(0, 9)) == 0,
                 in_use=draw(st.integers(0, 9)) == 0,
                 limited=kind is BackupType.CRITICAL,
@@ -134,7 +149,7 @@ def test_what_never_happens(inventory: list[Candidate]) -> None:
     kept = {name for name, verdict in verdicts.items() if verdict.keep}
     assert set(verdicts) == set(by_id)
     for one in inventory:
-        if one.pinned or one.in_use:
+        if one.pinned or one.in_use or one.unsafe_elsewhere:
             assert one.id in kept
         if one.id in kept:
             assert {member.id for member in chain_of(one, by_id)} <= kept
@@ -151,6 +166,10 @@ def test_what_never_happens(inventory: list[Candidate]) -> None:
     good = [one for one in inventory if is_good(one)]
     if good:
         newest = max(good, key=lambda one: (one.read_time, one.id))
+        assert {member.id for member in chain_of(newest, by_id)} <= kept
+    proven = [one for one in good if one.proven]
+    if proven:
+        newest = max(proven, key=lambda one: (one.read_time, one.id))
         assert {member.id for member in chain_of(newest, by_id)} <= kept
     if any(one.type in {BackupType.FULL, BackupType.SNAPSHOT} for one in inventory):
         assert kept
