@@ -147,7 +147,7 @@ def _undo_in_budget(facts: Facts, documents: int) -> Gate:
             name,
             "nobody knows how fast this database takes writes",
             reason,
-            "let the plan measure it, or rehearse: runbookd drill",
+            "let the plan measure it: runbookd migrate plan",
         )
     rate, budget = facts.undo_rate.documents_per_second, facts.undo_budget.total_seconds()
     figures = (
