@@ -42,6 +42,10 @@ class StorageSettings(Section):
     capacity_bytes: int | None = Field(default=None, description="quota of the local folder; None: its file system")
     gcs_bucket: str | None = None
     archive_bucket: str | None = None
+    encryption_key: SecretStr | None = Field(
+        default=None, description="32 bytes in base64; older keys may follow, apart by blanks: they open old backups"
+    )
+    encryption_key_file: Path | None = Field(default=None, description="a file with such keys; instead of the key")
     retention_days: int | None = Field(default=None, description="RETENTION_DAYS: overrides the page's full retention")
 
 
@@ -124,6 +128,11 @@ class NotificationSettings(Section):
     slack: SlackSettings = SlackSettings()
     email: EmailSettings = EmailSettings()
     status_url: str = Field(default="", description="address of the status page, put into notices")
+    heartbeat_url: SecretStr | None = Field(
+        default=None,
+        description="dead-man's switch that is asked as long as the rules are evaluated, e.g. a healthchecks.io check",
+    )
+    heartbeat_interval: float = Field(default=60.0, gt=0, description="seconds between two heartbeats")
 
 
 class ApiSettings(Section):

@@ -41,3 +41,9 @@ class Alert:
     resolved_at: datetime | None = None
     trace_id: str = ""
     blind: str = ""
+
+    @property
+    def calls(self) -> bool:
+        """Whether it is meant for people. ``severity: none`` is Prometheus's way of saying that it is not: the
+        watchdog fires always, and is news only when it stops."""
+        return self.labels.get("severity") != "none"

@@ -89,6 +89,20 @@ class TickResult:
     missed: int
     seconds: float
 
+    @property
+    def watched(self) -> bool:
+        """Whether an alert that is meant to fire always does: the whole way from samples to alerts works."""
+        return any(not alert.calls and alert.state is AlertState.FIRING for alert in self.active)
+
+    def calling(self) -> TickResult:
+        """The same without alerts that are not meant for people."""
+        return replace(
+            self,
+            changes=tuple(alert for alert in self.changes if alert.calls),
+            active=tuple(alert for alert in self.active if alert.calls),
+            sight_changes=tuple(alert for alert in self.sight_changes if alert.calls),
+        )
+
 
 @dataclass
 class _Pass:

@@ -173,7 +173,7 @@ def _by_label(sources: Sources, now: datetime, label: str) -> Mapping[str, float
 
 def _alert_lines(sources: Sources, policy: Policy | None) -> tuple[AlertLine, ...]:
     """What fires, what ends, what is pending; critical before the rest, the oldest first."""
-    lines = [_alert_line(alert, policy) for alert in sources.rules.active()]
+    lines = [_alert_line(alert, policy) for alert in sources.rules.active() if alert.calls]
     return tuple(
         sorted(lines, key=lambda line: (not line.firing, line.ending, line.severity != "critical", line.since))
     )

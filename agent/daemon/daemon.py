@@ -27,7 +27,7 @@ from agent.daemon.rollback import RollbackActions
 from agent.decisions import ChangeState, ChangeUnderWatch, Decisions, Verdict
 from agent.firestore import Firestore
 from agent.migration import Runs
-from agent.notifications import Notifier
+from agent.notifications import Heartbeat, Notifier
 from agent.promql import Engine
 from agent.recovery import RecoveryJournal, RecoveryRunner
 from agent.runbook import Policy
@@ -87,6 +87,7 @@ class Parts:
     decisions: Decisions
     notifier: Notifier
     silences: SilenceBook
+    heartbeat: Heartbeat | None
     supervisor: Supervisor
     scheduler: Scheduler
     jobs: tuple[JobPlan, ...]
@@ -129,6 +130,8 @@ class Daemon:
         parts.backup_jobs.caught_up()
         parts.backup_jobs.observe()
         parts.notifier.start()
+        if parts.heartbeat is not None:
+            parts.heartbeat.start()
         self._loop.start()
         parts.scheduler.start(parts.jobs)
         if self.server is not None:
@@ -144,6 +147,8 @@ class Daemon:
         parts.supervisor.stop(grace=_STOP_GRACE_S)
         parts.recoveries.wait(5.0)
         self._loop.stop()
+        if parts.heartbeat is not None:
+            parts.heartbeat.stop()
         parts.scraper.stop()
         if parts.cloud_monitoring is not None:
             parts.cloud_monitoring.stop()
@@ -185,7 +190,10 @@ class Daemon:
         now = parts.clock.now()
         change = parts.watch.refresh(now)
         self._announce(change)
-        result = parts.rules.tick(now)
+        everything = parts.rules.tick(now)
+        if parts.heartbeat is not None:
+            parts.heartbeat.ticked(everything.watched)
+        result = everything.calling()
         self._end_silences(now)
         parts.notifier.alerts_changed(result.changes, result.active, now)
         parts.observer.ticked(result)

@@ -59,7 +59,7 @@ class Views:
     def database_health(self) -> Body:
         """GET /api/database/health."""
         problems = self._parts.probes.problems()
-        firing = sum(alert.state is not AlertState.PENDING for alert in self._parts.rules.active())
+        firing = sum(alert.calls and alert.state is not AlertState.PENDING for alert in self._parts.rules.active())
         troubled = "degraded" if problems or firing else "ok"
         status = "unreachable" if DATABASE in problems else troubled
         flag = self._parts.maintenance.flag()

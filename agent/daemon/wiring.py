@@ -28,7 +28,7 @@ from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore import Firestore
 from agent.firestore.retry import NO_RETRY
 from agent.migration import Runs
-from agent.notifications import Channel, EmailChannel, Notifier, PagerDutyChannel, SlackChannel
+from agent.notifications import Channel, EmailChannel, Heartbeat, Notifier, PagerDutyChannel, SlackChannel
 from agent.promql import Engine
 from agent.recovery import RecoveryJournal, RecoveryRunner
 from agent.runbook import Policy
@@ -98,6 +98,17 @@ def channels_of(settings: NotificationSettings, policy: Policy) -> tuple[Channel
             )
         )
     return tuple(found)
+
+
+def heartbeat_of(settings: NotificationSettings, clock: Clock) -> Heartbeat | None:
+    """The dead-man's switch, if one is configured.
+
+    Raises:
+        Misconfigured: its address is no https address.
+    """
+    if settings.heartbeat_url is None:
+        return None
+    return Heartbeat(settings.heartbeat_url.get_secret_value(), clock=clock, interval=settings.heartbeat_interval)
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -328,6 +339,7 @@ def build(
             decisions=decisions,
             notifier=notifier,
             silences=silences,
+            heartbeat=heartbeat_of(settings.notifications, clock),
             supervisor=supervisor,
             scheduler=Scheduler(file=folder / "jobs.db", handler=backup_jobs.run_due, missed=backup_jobs.missed),
             jobs=job_plans(policy().backups),

@@ -8,6 +8,7 @@ fires (alerting), what is done about it (decisions, recovery), and who is on dut
 from agent.notifications.channel import Channel, Kind, Message, Notification, Receipt, Urgency
 from agent.notifications.delivery import Delivery
 from agent.notifications.email import EmailChannel
+from agent.notifications.heartbeat import Heartbeat
 from agent.notifications.incidents import Action, Incident, needs_update
 from agent.notifications.message import Composer, headline
 from agent.notifications.notifier import RECOVERY, Notifier
@@ -24,6 +25,7 @@ __all__ = [
     "Delivery",
     "DeliveryState",
     "EmailChannel",
+    "Heartbeat",
     "Incident",
     "Kind",
     "Message",

@@ -67,10 +67,13 @@ def condition_of(alert: Alert) -> str:
 
 
 def by_condition(alerts: Iterable[Alert]) -> Mapping[str, tuple[Alert, ...]]:
-    """The firing ones among ``alerts``, by condition. A recovering alert still fires; a pending one doesn't yet."""
+    """The firing ones among ``alerts``, by condition. A recovering alert still fires; a pending one doesn't yet.
+
+    Alerts that are not meant for people (``severity: none``) make no incident.
+    """
     groups: dict[str, list[Alert]] = {}
     for alert in alerts:
-        if alert.state in _FIRING:
+        if alert.state in _FIRING and alert.calls:
             groups.setdefault(condition_of(alert), []).append(alert)
     return {condition: tuple(members) for condition, members in groups.items()}
 

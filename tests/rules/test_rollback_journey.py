@@ -56,7 +56,7 @@ class Drama:
             self.succeeded += traffic * (1 - failing)
             self.failed += traffic * failing
             self._deliver()
-            yield self.evaluator.tick(self.clock.now())
+            yield self.evaluator.tick(self.clock.now()).calling()
             self.clock.advance(1)
 
     def _deliver(self) -> None:
