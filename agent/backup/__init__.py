@@ -7,6 +7,7 @@ rollback takes (``recovery``). The layout on disk is described in ``docs/backup-
 """
 
 from agent.backup.backups import Backups
+from agent.backup.encryption import Keyring, read_keys
 from agent.backup.history import Attempt, BackupHistory, Outcome, consecutive_failures, missed_since
 from agent.backup.manifest import BackupType, Manifest, Tally
 from agent.backup.ports import Database, Reader
@@ -32,6 +33,7 @@ __all__ = [
     "Compression",
     "Database",
     "Interrupted",
+    "Keyring",
     "Manifest",
     "Outcome",
     "Reader",
@@ -44,5 +46,6 @@ __all__ = [
     "consecutive_failures",
     "decide_retention",
     "missed_since",
+    "read_keys",
     "sandbox_scratch",
 ]

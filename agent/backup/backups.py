@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from agent.backup.catalogue import Catalogue
 from agent.backup.chain import Chain, load_chain
 from agent.backup.create import Order, create_backup
+from agent.backup.encryption import Keyring
 from agent.backup.export import ndjson
 from agent.backup.manifest import BackupType, Manifest
 from agent.backup.ports import Database
@@ -73,6 +74,7 @@ class Backups:
         transient: root collections that fingerprints leave out.
         parallel: ranges read at once.
         scratch: opens an empty database for deep verification.
+        keys: encrypts new backups with the first of them and opens old ones with any; none by default.
         tool: name and version for the manifest.
     """
 
@@ -89,6 +91,7 @@ class Backups:
         transient: Sequence[str] = ("sessions", "_config"),
         parallel: int = 4,
         scratch: Scratch | None = None,
+        keys: Keyring | None = None,
         tool: str = "runbookd",
     ) -> None:
         if not storages:
@@ -100,7 +103,7 @@ class Backups:
         self._firestore = firestore
         self._telemetry = telemetry
         self._clock = clock or SystemClock()
-        self._catalogue = Catalogue(storages=storages, clock=self._clock)
+        self._catalogue = Catalogue(storages=storages, clock=self._clock, keys=keys)
         self._routes = routes or {}
         self._retention = retention or {}
         self._critical = tuple(critical)
@@ -171,6 +174,7 @@ class Backups:
             only=self._critical if actual is BackupType.CRITICAL else (),
             base=base,
             compression=compression,
+            key_id=self._catalogue.keys.current,
             parallel=self._parallel,
             expected=previous.total_documents if previous and actual is not BackupType.CRITICAL else None,
             tool=self._tool,

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from agent.backup.encryption import Keyring
 from agent.backup.leases import LEASE_PREFIX, Lease, is_living, new_lease, read_lease
 from agent.backup.manifest import (
     MANIFEST,
@@ -43,9 +44,11 @@ class Catalogue:
 
     Args:
         storages: in the order in which they are read: nearest first.
+        keys: what encrypted backups are opened with, and new ones sealed.
     """
 
-    def __init__(self, *, storages: Sequence[Storage], clock: Clock) -> None:
+    def __init__(self, *, storages: Sequence[Storage], clock: Clock, keys: Keyring | None = None) -> None:
+        self.keys = keys or Keyring()
         self.storages = {storage.name: storage for storage in storages}
         self._clock = clock
         self._manifests: dict[tuple[str, StoredObject], Manifest] = {}
@@ -108,19 +111,22 @@ class Catalogue:
         return entry.manifest
 
     def read(self, manifest: Manifest, segment: Segment, storages: Iterable[str] = ()) -> bytes:
-        """The stored bytes of a file of a backup, from the first storage where it is sound.
+        """The checked and decrypted bytes of a file of a backup, from the first storage where it is sound.
 
         Args:
             storages: where to look, in order; everywhere by default.
 
         Raises:
             Permanent: ``CORRUPT`` or ``NOT_FOUND``, naming every storage and file tried.
+            Misconfigured: ``SETTINGS``: the key that it is encrypted with is missing.
         """
+        self.keys.require(manifest.key_id, manifest.id)
         problems: list[str] = []
         key = f"{manifest.id}/{segment.file}"
         for name in storages or self.storages:
             try:
-                return checked_segment(replace(segment, file=key), self.storages[name].get(key))
+                data = checked_segment(replace(segment, file=key), self.storages[name].get(key))
+                return self.keys.open(manifest.key_id, key, data)
             except RunbookdError as error:
                 problems.append(f"{name}: {error}")
         raise Permanent(PermanentReason.CORRUPT, "; ".join(problems))

@@ -46,6 +46,7 @@ class Order:
         only: collection ids to limit it to; empty for the whole database.
         base: the chain that an incremental builds on.
         compression: how segments are stored.
+        key_id: the key to encrypt with, the catalogue's current one; empty for none.
         parallel: how many ranges are read at once.
         expected: documents to expect, for progress.
         tool: what makes it, e.g. ``runbookd 0.1.0``.
@@ -57,6 +58,7 @@ class Order:
     only: tuple[str, ...] = ()
     base: Chain | None = None
     compression: Compression = Compression.ZSTD
+    key_id: str = ""
     parallel: int = 4
     expected: int | None = None
     tool: str = "runbookd"
@@ -209,6 +211,7 @@ class _Recorder:
                 stem=stem,
                 publish=copies.publish,
                 compression=order.compression,
+                encrypt=copies.encrypt if order.key_id else None,
                 level=_THOROUGH if order.base is not None else _FAST,
             )
 
@@ -315,6 +318,9 @@ class _Copies:
         self._catalogue = catalogue
         self._failures: dict[str, RunbookdError] = {}
 
+    def encrypt(self, file: str, data: bytes) -> bytes:
+        return self._catalogue.keys.seal(f"{self._backup}/{file}", data)
+
     def publish(self, file: str, chunks: list[bytes]) -> None:
         for storage in self._storages:
             if storage.name in self._failures:
@@ -386,6 +392,7 @@ def _manifest(
         parent=order.base.newest.id if order.base else "",
         parent_sha256=order.base.newest.sha256 if order.base else "",
         compression=order.compression,
+        key_id=order.key_id,
         tool=order.tool,
     )
     return replace(manifest, stored_bytes=sum(segment.stored_bytes for segment in manifest.files))

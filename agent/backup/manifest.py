@@ -72,6 +72,7 @@ class Manifest:
         total_documents: documents in the database at ``read_time`` within the scope.
         requested: the type asked for, where it could not be made (an incremental without a parent becomes full).
         compression: of segments, index and deletes.
+        key_id: which key its files are encrypted with; empty if they are not.
         tool: what wrote it.
         format: version of this layout.
     """
@@ -96,6 +97,7 @@ class Manifest:
     parent_sha256: str = ""
     requested: BackupType | None = None
     compression: Compression = Compression.ZSTD
+    key_id: str = ""
     tool: str = ""
     format: int = FORMAT
     sha256: str = field(default="", compare=False)

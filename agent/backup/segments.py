@@ -24,6 +24,7 @@ BLOCK_BYTES = 1 << 20
 # read in parallel, so this and not the size of the database bounds a backup's memory.
 SEGMENT_BYTES = 16 << 20
 
+ENCRYPTED = ".enc"
 _TAG = b"\x0a"  # field 1, length-delimited
 
 Publish = Callable[[str, list[bytes]], None]
@@ -82,6 +83,7 @@ class SegmentWriter:
     Args:
         stem: start of the files' names, e.g. ``documents-03``.
         publish: makes a closed segment durable; called from :meth:`add` and :meth:`close`.
+        encrypt: seals a closed segment, given its file's name and its bytes.
         level: zstd's; 19 takes twenty times as long as 3 and stores a third less.
     """
 
@@ -94,9 +96,11 @@ class SegmentWriter:
         segment_bytes: int = SEGMENT_BYTES,
         block_bytes: int = BLOCK_BYTES,
         level: int = 3,
+        encrypt: Callable[[str, bytes], bytes] | None = None,
     ) -> None:
         self._stem = stem
         self._publish = publish
+        self._encrypt = encrypt
         self._compression = compression
         self._segment_bytes = segment_bytes
         self._block_bytes = block_bytes
@@ -157,6 +161,11 @@ class SegmentWriter:
         if not segment.documents:
             return
         file = f"{self._stem}-{len(self._segments):04d}{self._compression.suffix}"
+        if self._encrypt is not None:
+            file += ENCRYPTED
+            segment.stored = [self._encrypt(file, b"".join(segment.stored))]
+            segment.stored_bytes = len(segment.stored[0])
+            segment.sha256 = hashlib.sha256(segment.stored[0])
         self._publish(file, segment.stored)
         self._segments.append(
             Segment(

@@ -17,9 +17,11 @@ def checked_chain(chain: Chain, catalogue: Catalogue, cancelled: Callable[[], bo
 
     Raises:
         Permanent: ``CORRUPT``, naming the file and, in the hint, the next best backup; ``CANCELLED``.
+        Misconfigured: ``SETTINGS``: a key is missing.
     """
     places: dict[tuple[str, str], str] = {}
     for member in chain.members:
+        catalogue.keys.require(member.key_id, member.id)  # a missing key is no damage
         for segment in (*member.segments, *member.deletes):
             if cancelled():
                 raise Permanent(PermanentReason.CANCELLED, "cancelled before anything was written")

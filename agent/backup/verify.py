@@ -155,6 +155,7 @@ def _verify_copy(catalogue: Catalogue, manifest: Manifest, copy: Copy, meter: _M
             key = f"{manifest.id}/{segment.file}"
             try:
                 data = checked_segment(replace(segment, file=key), catalogue.storages[copy.storage].get(key))
+                data = catalogue.keys.open(manifest.key_id, key, data)
                 contents.read(segment, data, manifest, meter)
             except (Permanent, ValueError) as error:
                 if isinstance(error, Permanent) and error.reason is PermanentReason.CANCELLED:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from agent import __version__
-from agent.backup import Backups, BackupType
+from agent.backup import Backups, BackupType, Keyring, read_keys
 from agent.backup.scratch import sandbox_scratch
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, MisconfiguredReason
@@ -136,8 +136,30 @@ def backups_of(
         critical=tuple(plan.collection for plan in policy.migration_order if plan.priority is Priority.CRITICAL),
         transient=transient_collections(policy),
         scratch=sandbox_scratch(),
+        keys=keys_of(settings),
         tool=f"runbookd {__version__}",
     )
+
+
+def keys_of(settings: Settings) -> Keyring | None:
+    """The keys that backups are encrypted with; ``None`` if they are not.
+
+    Raises:
+        Misconfigured: the file can't be read, or does not hold keys.
+    """
+    given, file = settings.storage.encryption_key, settings.storage.encryption_key_file
+    if given is not None:
+        return read_keys(given.get_secret_value(), "RUNBOOKD_STORAGE__ENCRYPTION_KEY")
+    if file is None:
+        return None
+    try:
+        return read_keys(file.read_text(), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(
+            MisconfiguredReason.SETTINGS,
+            f"the encryption keys in {file} can't be read: {error}",
+            hint="see storage.encryption_key_file",
+        ) from error
 
 
 def transient_collections(policy: Policy) -> tuple[str, ...]:
