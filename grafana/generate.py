@@ -141,7 +141,7 @@ def _key_metrics() -> list[Panel]:
                 '(rate(db_client_operation_duration_seconds_bucket{db_query_summary!=""}[30s])))',
             ).exemplar(True)
         )
-        .with_target(_query("{{query}}", "max by (query) (runbookd:db_query_latency_by_query_seconds:p95_30s)"))
+        .with_target(_query("{{query}}", "max by (query) (runbookd:db_query_latency_by_query_seconds:p95_15s)"))
         .with_target(_query("target {{query}}", "max by (query) (runbook_query_target_seconds)"))
         .override_by_regexp("^target .*", _line(_GREY, dash=[2, 6])),
         "query_latency_p95",

@@ -94,17 +94,17 @@ def drama(tmp_path: Path) -> Iterator[Drama]:
 
 
 def test_errors_page_within_seconds_and_clear_only_when_reads_succeed(drama: Drama) -> None:
-    """At 1m 60 % fail: fires by 1m12s, with a trace; survives a kill and a silent maintenance; clears on success."""
+    """At 1m 60 % fail: fires by 1m17s, with a trace; survives a kill and a silent maintenance; clears on success."""
     assert not [alert for tick in drama.seconds(60) for alert in tick.changes]
 
     fired = [
         (tick.at - START, alert)
-        for tick in drama.seconds(12, failing=0.6)
+        for tick in drama.seconds(20, failing=0.6)
         for alert in tick.changes
         if alert.labels.get("matrix") == "error_rate" and alert.state == "firing"
     ]
     assert len(fired) == 1
-    assert 65 <= fired[0][0].total_seconds() <= 70
+    assert 72 <= fired[0][0].total_seconds() <= 77
     assert fired[0][1].trace_id == "feedface"
     assert fired[0][1].labels["condition"] == "error_rate"
 
@@ -131,3 +131,11 @@ def test_ten_minutes_of_health_fire_nothing(drama: Drama) -> None:
     for tick in drama.seconds(600, failing=0.001):
         assert tick.failures == {}
         assert [alert.rule for alert in tick.active] == []
+
+
+def test_two_seconds_of_failure_roll_nothing_back(drama: Drama) -> None:
+    """A stall is over before the patience of the matrix rule is: it may be pending, it never fires."""
+    list(drama.seconds(60))
+    list(drama.seconds(2, failing=1.0))
+    for tick in drama.seconds(90):
+        assert [alert.rule for alert in tick.active if alert.state == "firing"] == []
