@@ -43,7 +43,7 @@ def slow_queries(
         out.print(f"No operation was seen in the last {window}.")
         return
     table(
-        ("query", "operation", "p95", "target", "a second", "errors", "trace"),
+        ("query", "operation", "p95", "target", "a second", "errors"),
         (
             (
                 slow.query or "[dim]runbookd itself[/]",
@@ -52,11 +52,14 @@ def slow_queries(
                 f"<{slow.target * 1000:,.0f}ms" if slow.target is not None else "-",
                 f"{slow.rate:,.1f}",
                 f"{slow.errors:.1%}",
-                f"{slow.trace_id} ({slow.traced * 1000:,.0f}ms)" if slow.traced is not None else "-",
             )
             for slow in found
         ),
     )
+    for slow in found:
+        if slow.traced is not None:
+            name = slow.query or slow.operation
+            out.print(f"trace {slow.trace_id}: a {name} of {slow.traced * 1000:,.0f}ms", highlight=False)
 
 
 def _latency(slow: SlowQuery) -> str:
