@@ -20,6 +20,7 @@ from agent.sandbox import seed
 from agent.telemetry import quiet_telemetry
 from tests.api.conftest import World
 from tests.cli.conftest import Configure, Run
+from tests.firestore.admin_server import serving
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,24 @@ def test_indexes_are_checked_by_their_queries_on_an_emulator(run: Run, config: P
     refused = run("--config", config, "indexes", "apply", "--yes")
     assert refused.code == 1
     assert "no Admin API" in refused.err
+
+
+def test_missing_indexes_are_created_once_somebody_said_yes(run: Run, configure: Configure) -> None:
+    """A dry run and an unanswered question create nothing; --yes creates each index of the page that is missing."""
+    with serving() as admin:
+        config = configure(database={"project": "p", "host": admin.host})
+        dry = run("--config", config, "indexes", "apply", "--dry-run")
+        asked = run("--config", config, "indexes", "apply")
+        assert (dry.code, asked.code) == (0, 3)
+        assert "missing: reviews" in dry.out
+        assert {method for method, _, _ in admin.requests} == {"ListIndexes"}
+
+        applied = run("--config", config, "indexes", "apply", "--yes", "--json")
+
+        assert applied.code == 0, applied.err
+        created = [request.parent for method, request, _ in admin.requests if method == "CreateIndex"]
+    assert [parent.rpartition("/")[2] for parent in created] == ["reviews", "review_items"]
+    assert all(item["operation"].endswith("/operations/op1") for item in json.loads(applied.out)["created"])
 
 
 def test_caches_are_warmed_by_reading(run: Run, config: Path) -> None:
