@@ -49,6 +49,7 @@ from agent.faults import (
 from agent.storage import Storage
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
 from agent.telemetry.catalogue import (
+    BACKUP_LAST_PROVEN,
     BACKUP_LAST_SUCCESS,
     BACKUP_SIZE,
     OPERATION_DURATION,
@@ -282,6 +283,9 @@ class Backups:
 
     def _observe_successes(self) -> None:
         newest: dict[BackupType, datetime] = {}
+        proven = [entry.proven_at for entry in self._catalogue.entries() if entry.proven_at is not None]
+        if proven:
+            self._telemetry.set(BACKUP_LAST_PROVEN, max(proven).timestamp())
         for summary in self.list():
             if summary.verified and summary.read_time is not None:
                 newest.setdefault(summary.type, summary.read_time)

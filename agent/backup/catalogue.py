@@ -413,6 +413,7 @@ def _verification(
             deep=body["deep"],
             manifest_sha256=body["manifest_sha256"],
             fingerprint=body["fingerprint"],
+            proven_at=datetime.fromisoformat(body["proven_at"]) if body.get("proven_at") else None,
         )
     except (Permanent, KeyError, TypeError, ValueError):
         return None

@@ -30,7 +30,7 @@ from agent.telemetry import Progress, ProgressSink
 # Firestore keeps versions for an hour; five minutes of it are for publishing and for clocks that differ.
 TIME_LIMIT_SECONDS = 55 * 60.0
 _FETCH = 200
-_FAST, _THOROUGH = 3, 19  # zstd levels: a full backup must keep up with the wire, an increment is a hundredth of it
+_FAST, _THOROUGH = 3, 12  # zstd levels: a full backup must keep up with the wire, an increment is a hundredth of it
 _NS = 1_000_000_000
 _R = TypeVar("_R")
 

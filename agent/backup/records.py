@@ -21,6 +21,7 @@ class Verification:
         manifest_sha256: the manifest it was true of.
         fingerprint: of the documents as restored, comparable with :func:`agent.firestore.fingerprint` of a live
             database; empty if there were problems.
+        proven_at: when it was last restored and compared; reading it again without that does not change it.
     """
 
     at: datetime
@@ -28,6 +29,7 @@ class Verification:
     deep: bool
     manifest_sha256: str
     fingerprint: str = ""
+    proven_at: datetime | None = None
 
     @property
     def ok(self) -> bool:
@@ -41,6 +43,7 @@ class Verification:
                 "deep": self.deep,
                 "manifest_sha256": self.manifest_sha256,
                 "fingerprint": self.fingerprint,
+                "proven_at": rfc3339(self.proven_at) if self.proven_at else "",
             }
         )
 
@@ -83,6 +86,12 @@ class Entry:
     def verified(self) -> bool:
         """Whether at least one copy is verified."""
         return any(copy.verified for copy in self.copies)
+
+    @property
+    def proven_at(self) -> datetime | None:
+        """When a copy was last restored from and compared."""
+        moments = [copy.verification.proven_at for copy in self.copies if copy.verification]
+        return max((moment for moment in moments if moment is not None), default=None)
 
     @property
     def proven(self) -> bool:

@@ -84,7 +84,7 @@ class SegmentWriter:
         stem: start of the files' names, e.g. ``documents-03``.
         publish: makes a closed segment durable; called from :meth:`add` and :meth:`close`.
         encrypt: seals a closed segment, given its file's name and its bytes.
-        level: zstd's; 19 takes twenty times as long as 3 and stores a third less.
+        level: zstd's; a higher one takes longer and stores less.
     """
 
     def __init__(

@@ -114,14 +114,16 @@ def verify_backup(
                         found.append(disagreement)
         for member, copy, found in checked:
             if copy.manifest is not None:
+                tried = scratch is not None and whole
+                # A proof holds for as long as the bytes do: reading them again does not undo it.
+                before = copy.verification if not found and copy.verification and copy.verification.deep else None
                 verification = Verification(
                     at=clock.now(),
                     problems=tuple(found),
-                    # A proof holds for as long as the bytes do: reading them again does not undo it.
-                    deep=(scratch is not None and whole)
-                    or (not found and copy.verification is not None and copy.verification.deep),
+                    deep=tried or before is not None,
                     manifest_sha256=copy.manifest.sha256,
                     fingerprint=print_of_state if member.id == backup else "",
+                    proven_at=clock.now() if tried else before.proven_at if before else None,
                 )
                 catalogue.record(member.id, copy.storage, verification)
     return VerifyReport(

@@ -11,7 +11,7 @@ from agent.backup import Attempt, BackupHistory, Backups, BackupType, Outcome
 from agent.clock import Clock
 from agent.faults import RunbookdError
 from agent.runbook import Policy
-from agent.scheduling import Supervisor
+from agent.scheduling import RESTORE_DRILL, Supervisor
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
 from agent.telemetry.catalogue import BACKUP_CONSECUTIVE_FAILURES
 
@@ -62,10 +62,36 @@ class BackupJobs:
 
     def run_due(self, kind: str) -> None:
         """The scheduler's handler."""
-        self.run(kind)
+        if kind == RESTORE_DRILL:
+            self.drill()
+        else:
+            self.run(kind)
+
+    def drill(self) -> Mapping[str, Any] | None:
+        """Restore the newest backup whose chain is verified into a scratch database; ``None`` if that failed.
+
+        A backup is worth what its last restore was worth: this marks the chain as proven, which retention relies on.
+        """
+        try:
+            manifest = self._backups.newest_verified()
+            if manifest is None:
+                _log.warning("there is no verified backup to try a restore with")
+                return None
+            report = self._supervisor.run("verify", {"backup": manifest.id, "deep": True}, progress=self._progress)
+        except RunbookdError as error:
+            _log.error("the restore drill failed", extra={"why": str(error)})
+            return None
+        if not report["ok"]:
+            _log.error("the restore drill failed", extra={"backup": manifest.id, "why": str(report["problems"])})
+            return None
+        self.observe()
+        return report
 
     def missed(self, kind: str) -> None:
         """The scheduler dropped a run: too late, or the one before is still at work."""
+        if kind == RESTORE_DRILL:
+            _log.warning("a restore drill was missed")
+            return
         self._note(kind, self._clock.now(), Outcome.MISSED, detail="dropped by the scheduler")
 
     def observe(self) -> None:

@@ -34,7 +34,7 @@ from agent.recovery import RecoveryJournal, RecoveryRunner
 from agent.runbook import Policy
 from agent.samples import Limits as StoreLimits
 from agent.samples import SampleArchive, SampleKeeper, SeriesStore
-from agent.scheduling import Scheduler, Supervisor, job_plans
+from agent.scheduling import Scheduler, Supervisor, drill_plan, job_plans
 from agent.settings import NotificationSettings, Settings
 from agent.signals import BaselineRecorder, Freshness, InstrumentSource, ProbeRunner, Scraper, observe_policy
 from agent.state import StateFile
@@ -342,7 +342,7 @@ def build(
             heartbeat=heartbeat_of(settings.notifications, clock),
             supervisor=supervisor,
             scheduler=Scheduler(file=folder / "jobs.db", handler=backup_jobs.run_due, missed=backup_jobs.missed),
-            jobs=job_plans(policy().backups),
+            jobs=(*job_plans(policy().backups), drill_plan()),
             backup_jobs=backup_jobs,
             recovery_journal=journal,
             recovery_runner=runner,

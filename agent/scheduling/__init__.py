@@ -5,13 +5,14 @@ with their pipe, heartbeats, stuck detection. Does not belong here: what an oper
 operations exist (daemon wiring hands them in) and what a failed one means (rules).
 """
 
-from agent.scheduling.jobs import JobPlan, job_plans
+from agent.scheduling.jobs import RESTORE_DRILL, JobPlan, drill_plan, job_plans
 from agent.scheduling.lock import ChangeLock
 from agent.scheduling.scheduler import Scheduler
 from agent.scheduling.supervisor import Outcome, Running, Supervisor
 from agent.scheduling.worker import Assignment, Operation, OperationContext, serve
 
 __all__ = [
+    "RESTORE_DRILL",
     "Assignment",
     "ChangeLock",
     "JobPlan",
@@ -21,6 +22,7 @@ __all__ = [
     "Running",
     "Scheduler",
     "Supervisor",
+    "drill_plan",
     "job_plans",
     "serve",
 ]

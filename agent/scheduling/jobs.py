@@ -9,6 +9,8 @@ from datetime import timedelta
 from agent.runbook import BackupPlan, Frequency
 
 _HOUR = timedelta(hours=1)
+RESTORE_DRILL = "restore-drill"
+"""The type of the job that is no backup: it restores one, to see that it can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,3 +51,10 @@ def job_plans(
         JobPlan(id=f"backup-{plan.type}", type=str(plan.type), cron=times[plan.every][0], grace=times[plan.every][1])
         for plan in backups
     )
+
+
+def drill_plan(*, daily_at: str = "06:10") -> JobPlan:
+    """The daily restore drill: when the night's backups are through, and a person comes to work soon (UTC)."""
+    hour, minute = daily_at.split(":")
+    cron = {"hour": str(int(hour)), "minute": str(int(minute))}
+    return JobPlan(id=RESTORE_DRILL, type=RESTORE_DRILL, cron=cron, grace=_HOUR * 6)

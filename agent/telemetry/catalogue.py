@@ -224,6 +224,12 @@ BACKUP_LAST_SUCCESS = MetricSpec(
     description="Unix time of the read_time of the newest verified backup, by type",
     attributes=("type",),
 )
+BACKUP_LAST_PROVEN = MetricSpec(
+    name="runbookd.backup.last.proven.timestamp",
+    kind=Kind.GAUGE,
+    unit="s",
+    description="Unix time of the newest verification that covered a restore that was tried and compared",
+)
 BACKUP_SIZE = MetricSpec(
     name="runbookd.backup.size",
     kind=Kind.GAUGE,

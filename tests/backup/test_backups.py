@@ -230,6 +230,8 @@ def test_deep_verification(firestore: Firestore, local: DirectoryStorage, backup
     assert report.deep
     assert report.fingerprint == take_fingerprint(firestore).digest
     assert all(summary.proven for summary in backups.list())
+    assert not backups.verify(backup).deep
+    assert all(summary.proven for summary in backups.list()), "reading it again does not undo the proof"
 
 
 def test_deep_verification_without_a_scratch_database(backups: Backups) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -122,6 +123,7 @@ _IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"
 )
 
 
+@cache
 def _made(count: int) -> dict[str, dict[str, object]]:
     """``count`` examples, by path; always the same ones for the same strategies."""
     found: dict[str, dict[str, object]] = {}
@@ -145,6 +147,8 @@ def _made(count: int) -> dict[str, dict[str, object]]:
     return found
 
 
+# The clients' threads may draw random numbers meanwhile, which Hypothesis takes for the strategies' doing.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_any_documents(
     backend: Running, project: str, connect: Connect, local: DirectoryStorage, backups_of: Make, count: int

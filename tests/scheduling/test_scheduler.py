@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.runbook import load_runbook
-from agent.scheduling import JobPlan, Scheduler, job_plans
+from agent.scheduling import RESTORE_DRILL, JobPlan, Scheduler, drill_plan, job_plans
 
 PAGE = Path(__file__).parents[2] / "runbooks" / "firestore-operations.md"
 
@@ -22,6 +22,12 @@ def test_one_job_a_row_of_the_schedule() -> None:
     assert set(plans) == {"backup-snapshot", "backup-incremental", "backup-full"}
     assert plans["backup-snapshot"].cron == {"minute": "0"}
     assert plans["backup-full"].cron["day_of_week"] == "sun"
+
+
+def test_a_restore_is_tried_every_day() -> None:
+    """The drill is a job of its own, daily, apart from the backups."""
+    plan = drill_plan()
+    assert (plan.type, plan.cron) == (RESTORE_DRILL, {"hour": "6", "minute": "10"})
 
 
 def test_due_times_are_the_next_ones_in_utc(tmp_path: Path) -> None:
