@@ -118,7 +118,13 @@ def test_a_missing_link(firestore: Firestore, backups: Backups, local: Directory
 def test_what_was_beneath_a_collection_and_beside_it(firestore: Firestore, backups: Backups) -> None:
     """Documents beneath one that stayed, and a root collection between two that stayed, are deletions when gone."""
     kept = {f"{collection}/d{number:04}": {"n": number} for collection in ("aa", "cc") for number in range(700)}
-    gone = {"aa/d0005/below/x": {}, "aa/gone/below/y": {}, "bb/b": {}, "cc/d0699/below/z": {}, "zz/z": {}}
+    gone: dict[str, dict[str, int]] = {
+        "aa/d0005/below/x": {},
+        "aa/gone/below/y": {},
+        "bb/b": {},
+        "cc/d0699/below/z": {},
+        "zz/z": {},
+    }
     write(firestore, kept | gone)
     backups.create(BackupType.FULL)
     write(firestore, dict.fromkeys(gone))

@@ -10,13 +10,26 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.backup.segments import Compression, Segment, SegmentWriter, checked_segment, digest_of, documents_of
+from agent.backup.segments import (
+    BLOCK_BYTES,
+    SEGMENT_BYTES,
+    Compression,
+    Segment,
+    SegmentWriter,
+    checked_segment,
+    digest_of,
+    documents_of,
+)
 from agent.faults import Permanent, PermanentReason
 from agent.firestore.protos import ListDocumentsResponse
 
 
 def written(
-    documents: Sequence[bytes], compression: Compression = Compression.ZSTD, **sizes: int
+    documents: Sequence[bytes],
+    compression: Compression = Compression.ZSTD,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    segment_bytes: int = SEGMENT_BYTES,
 ) -> tuple[tuple[Segment, ...], dict[str, bytes]]:
     """The segments that ``documents`` make, and their files."""
     files: dict[str, bytes] = {}
@@ -24,7 +37,13 @@ def written(
     def publish(file: str, chunks: list[bytes]) -> None:
         files[file] = b"".join(chunks)
 
-    writer = SegmentWriter(stem="documents-000", publish=publish, compression=compression, **sizes)
+    writer = SegmentWriter(
+        stem="documents-000",
+        publish=publish,
+        compression=compression,
+        block_bytes=block_bytes,
+        segment_bytes=segment_bytes,
+    )
     for number, document in enumerate(documents):
         writer.add(document, f"users/{number:06d}", "users")
     return writer.close(), files
