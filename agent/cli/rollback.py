@@ -84,8 +84,11 @@ def rollback(
             return
         confirm(f"Roll back {record.id} ({record.counts.written:,} documents)? Traffic stops meanwhile.", yes=yes)
         parts.notifier.start()
+        unfinished = parts.recovery_journal.unfinished()
         if stuck is not None:
             recovery = parts.recovery_runner.retry(stuck)
+        elif unfinished is not None:  # cut off with its process; if a daemon is at it, its lock says no
+            recovery = parts.recovery_runner.run(unfinished)
         else:
             begun = parts.recovery_runner.begin(
                 decision_id=f"manual-{now:%Y%m%d-%H%M%S}-{record.id}",

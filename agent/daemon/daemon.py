@@ -25,6 +25,7 @@ from agent.daemon.observer import Observer
 from agent.daemon.recoveries import Recoveries
 from agent.daemon.rollback import RollbackActions
 from agent.decisions import ChangeState, ChangeUnderWatch, Decisions, Verdict
+from agent.faults import Misconfigured, MisconfiguredReason, Refused
 from agent.firestore import Firestore
 from agent.migration import Runs
 from agent.notifications import Heartbeat, Notifier
@@ -32,7 +33,7 @@ from agent.promql import Engine
 from agent.recovery import RecoveryJournal, RecoveryRunner
 from agent.runbook import Policy
 from agent.samples import SampleKeeper, SeriesStore
-from agent.scheduling import JobPlan, Running, Scheduler, Supervisor
+from agent.scheduling import ChangeLock, JobPlan, Running, Scheduler, Supervisor
 from agent.settings import Settings
 from agent.signals import Freshness, InstrumentSource, ProbeRunner, Scraper
 from agent.state import StateFile
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _STOP_GRACE_S = 20.0
+_LOCK_PATIENCE_S = 5.0  # a daemon that is being restarted may still be delivering its last notices
 
 
 class Server(Protocol):
@@ -112,13 +114,32 @@ class Daemon:
         )
         self._announced: tuple[str, str] | None = None
         self._quit = threading.Event()
-        self._expired_checked: datetime | None = None
+        self._lock = ChangeLock(
+            parts.settings.data_dir / "daemon.lock",
+            purpose="runbookd run",
+            clock=parts.clock,
+            patience=_LOCK_PATIENCE_S,
+        )
+        self._locked = False
 
     # --- life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything: senses first, then judgement, then whatever an earlier process left to do."""
+        """Start everything: senses first, then judgement, then whatever an earlier process left to do.
+
+        Raises:
+            Misconfigured: no database answers, or another daemon works in the same data folder: two would page twice.
+        """
         parts = self.parts
+        try:
+            self._lock.__enter__()
+        except Refused as error:
+            raise Misconfigured(
+                MisconfiguredReason.SETTINGS,
+                f"another runbookd runs with the data folder {parts.settings.data_dir}",
+                hint="stop it first, or set another data_dir",
+            ) from error
+        self._locked = True
         parts.firestore.check()
         parts.telemetry.set(BUILD_INFO, 1, {"version": __version__})
         parts.sample_keeper.start()
@@ -162,6 +183,8 @@ class Daemon:
         parts.prober.close()
         parts.telemetry.shutdown()
         parts.state.close()
+        if self._locked:
+            self._lock.__exit__(None, None, None)
 
     def quit(self) -> None:
         """Ask :meth:`wait` to return; safe in a signal handler."""

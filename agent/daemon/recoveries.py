@@ -85,14 +85,9 @@ class Recoveries:
         condition = self._incidents.get(recovery.id) or self._incident_of(recovery)
         match recovery.state:
             case RecoveryState.RUNNING:
-                self._notifier.note(
-                    condition,
-                    f"Rolling back run {recovery.run_id}",
-                    details={
-                        "recovery": recovery.id,
-                        "budget": f"{recovery.budget:g} s" if recovery.budget is not None else "none",
-                    },
-                    trace_id="",
+                budget = f"{recovery.budget:g} s" if recovery.budget is not None else "none"
+                self._notifier.recovery_started(
+                    recovery.id, f"Rolling back run {recovery.run_id}", {"budget": budget}, condition=condition
                 )
             case RecoveryState.DONE:
                 self._decisions.conclude(recovery.decision_id, Outcome.DONE)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
@@ -53,6 +54,10 @@ class Actions(Protocol):
         """Return what was checked; raise what is wrong."""
 
 
+class _Interrupted(Exception):
+    """This process is stopping: what is on disk says that the step is running, and the next process repeats it."""
+
+
 RecoveryListener = Callable[[Recovery, StepRecord | None], None]
 """Told after every change: the recovery, and the step that changed (None for the recovery as a whole)."""
 
@@ -62,6 +67,7 @@ class RecoveryRunner:
 
     Args:
         retries: how often a step that failed for a passing reason is tried again.
+        exclusive: held while a recovery runs, so that two processes never run one at the same time.
         stop_requested: why people want the rollback of a run stopped, ``""`` if nobody does; asked before each step.
     """
 
@@ -74,6 +80,7 @@ class RecoveryRunner:
         clock: Clock,
         telemetry: Telemetry,
         retries: int = 3,
+        exclusive: Callable[[], AbstractContextManager[object]] = nullcontext,
         stop_requested: Callable[[str], str] = lambda _run_id: "",
         listener: RecoveryListener = lambda _recovery, _step: None,
         progress: ProgressSink = ignore_progress,
@@ -84,6 +91,7 @@ class RecoveryRunner:
         self._clock = clock
         self._telemetry = telemetry
         self._retries = retries
+        self._exclusive = exclusive
         self._stop_requested = stop_requested
         self._listener = listener
         self._progress = progress
@@ -121,9 +129,16 @@ class RecoveryRunner:
         return recovery
 
     def run(self, recovery: Recovery) -> Recovery:
-        """Carry ``recovery`` to its end, from the first step that isn't done; returns it done or stuck."""
+        """Carry ``recovery`` on from the first step that isn't done; returns it done or stuck.
+
+        It comes back still running if this process is told to stop: the next one carries on with :meth:`resume`.
+
+        Raises:
+            Refused: another process is carrying out a recovery.
+        """
         with (
             self._running,
+            self._exclusive(),
             self._telemetry.span(
                 "recovery",
                 {
@@ -135,7 +150,11 @@ class RecoveryRunner:
         ):
             while recovery.state is RecoveryState.RUNNING and (step := recovery.next_step) is not None:
                 why = self._stop_requested(recovery.run_id)
-                recovery = self._stopped(recovery, step, why) if why else self._do(recovery, step)
+                try:
+                    recovery = self._stopped(recovery, step, why) if why else self._do(recovery, step)
+                except _Interrupted:
+                    _log.warning("interrupted; the next start carries on", extra={"recovery": recovery.id})
+                    return recovery
             if recovery.state is RecoveryState.RUNNING:
                 recovery = replace(recovery, state=RecoveryState.DONE, finished_at=self._clock.now())
                 self._journal.save(recovery)
@@ -177,6 +196,8 @@ class RecoveryRunner:
                     recovery, detail = self._perform(recovery, step)
             except RunbookdError as error:
                 self._measure(step, began, str(error.reason))
+                if error.reason is PermanentReason.CANCELLED:
+                    raise _Interrupted from error
                 if error.retryable and step.attempts <= self._retries:
                     _log.warning(
                         "a recovery step failed and is tried again", extra={"step": step.name, "why": str(error)}

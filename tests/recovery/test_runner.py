@@ -148,3 +148,16 @@ def test_a_person_may_stop_it_between_steps(bench: Bench) -> None:
     bench.stop = ""
     assert bench.runner.retry(recovery).state is RecoveryState.DONE
     assert bench.world.done == SEQUENCE
+
+
+def test_a_stop_of_the_daemon_is_no_failure(bench: Bench) -> None:
+    """SIGTERM stops the undo's worker at a safe point: nobody is called, and the next start completes the recovery."""
+    bench.world.failures["restore_data"] = [Permanent(PermanentReason.CANCELLED, "stopped at a batch boundary")]
+    recovery = bench.runner.run(bench.begin())
+    assert recovery.state is RecoveryState.RUNNING
+    assert bench.world.maintenance
+    bench.restart()
+    done = bench.runner.resume()
+    assert done is not None
+    assert done.state is RecoveryState.DONE
+    assert bench.world.done == SEQUENCE
