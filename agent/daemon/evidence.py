@@ -19,7 +19,11 @@ from agent.promql import Engine, Vector, compile_expression
 from agent.runbook import Operation, Policy
 from agent.signals import ProbeRunner
 
-_TRAFFIC = compile_expression("sum(increase(db_client_operation_duration_seconds_count[1m]))")
+# The application's operations; the agent's own only where no application is seen at all.
+_TRAFFIC = compile_expression(
+    'sum(increase(db_client_operation_duration_seconds_count{db_query_summary!=""}[1m])) '
+    "or sum(increase(db_client_operation_duration_seconds_count[1m]))"
+)
 
 
 class EvidenceGatherer:

@@ -65,6 +65,8 @@ class Drama:
         broken = {**query, "error_type": "unavailable"}
         samples = [
             Sample(labels_of(COUNT, query), self.succeeded),
+            # What the agent does by itself goes on all the time, and well: it must not stand for the application.
+            Sample(labels_of(COUNT, {"job": "runbookd"}), 500 * self.second),
             Sample(labels_of("runbook_decision_threshold", {"condition": "error_rate"}), 0.05),
             Sample(labels_of("runbook_threshold", {"metric": "error_rate", "level": "warning"}), 0.005),
             Sample(labels_of("runbook_threshold", {"metric": "error_rate", "level": "critical"}), 0.01),
