@@ -78,6 +78,13 @@ def by_condition(alerts: Iterable[Alert]) -> Mapping[str, tuple[Alert, ...]]:
     return {condition: tuple(members) for condition, members in groups.items()}
 
 
+def unsettled_conditions(alerts: Iterable[Alert]) -> frozenset[str]:
+    """Conditions with a pending alert that sees: a blind one may stay pending for good and must hold nothing back."""
+    return frozenset(
+        condition_of(alert) for alert in alerts if alert.state is AlertState.PENDING and not alert.blind and alert.calls
+    )
+
+
 def severity_of(alerts: Iterable[Alert]) -> Urgency:
     """The highest severity of ``alerts``; of none, INFO."""
     return max((urgency_of(alert.labels.get("severity", "")) for alert in alerts), key=_rank, default=Urgency.INFO)
@@ -95,6 +102,7 @@ def needs_update(
     now: datetime,
     *,
     repeat: timedelta,
+    unsettled: bool = False,
     silenced: frozenset[str] = frozenset(),
     acknowledged: frozenset[str] = frozenset(),
 ) -> tuple[Action, str]:
@@ -105,6 +113,7 @@ def needs_update(
         firing: alerts of the condition that fire now, silenced ones included: they keep an incident open, because
             its resolve is owed when they end.
         repeat: time after which an incident that goes on is mentioned again.
+        unsettled: an alert of the condition is pending: what ended may begin again, and "over" would be said too soon.
         silenced: fingerprints of alerts that must not cause a notification.
         acknowledged: fingerprints of alerts that somebody has in hand: no reminders, but news are still news.
     """
@@ -114,6 +123,8 @@ def needs_update(
     if not firing:
         if incident.pins:
             return Action.NONE, f"the alerts have ended; open because of {', '.join(incident.pins)}"
+        if unsettled:
+            return Action.NONE, "the alerts have ended, another of the condition is pending"
         return Action.RESOLVE, "all alerts have ended"
     if not heard:
         return Action.NONE, "every alert is silenced"

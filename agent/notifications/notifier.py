@@ -21,7 +21,15 @@ from agent.notifications.book import IncidentBook, Subject
 from agent.notifications.channel import Channel, Kind, Message, Notification, Urgency
 from agent.notifications.delivery import Delivery, delivery_of
 from agent.notifications.dispatcher import Dispatcher
-from agent.notifications.incidents import Action, Incident, audible, by_condition, condition_of, needs_update
+from agent.notifications.incidents import (
+    Action,
+    Incident,
+    audible,
+    by_condition,
+    condition_of,
+    needs_update,
+    unsettled_conditions,
+)
 from agent.notifications.message import Composer
 from agent.notifications.outbox import Outbox, OutboxEntry, RetryPlan
 from agent.notifications.routing import Route, among, route, standing_channels
@@ -138,13 +146,19 @@ class Notifier:
             changes: alerts whose state changed in this pass; resolved ones say when an incident ended.
             active: every alert that is pending, firing or recovering.
         """
-        groups = by_condition(active)
+        groups, unsettled = by_condition(active), unsettled_conditions(active)
         with self._lock:
             for condition in sorted({*groups, *self._book.open()}):
                 ends = [
                     alert.resolved_at for alert in changes if condition_of(alert) == condition and alert.resolved_at
                 ]
-                self._settle(condition, groups.get(condition, ()), max(ends, default=now), now)
+                self._settle(
+                    condition,
+                    groups.get(condition, ()),
+                    max(ends, default=now),
+                    now,
+                    unsettled=condition in unsettled,
+                )
 
     def note(
         self,
@@ -287,7 +301,9 @@ class Notifier:
 
     # --- inside: incidents ------------------------------------------------------------------------------------------
 
-    def _settle(self, condition: str, firing: Sequence[Alert], ended: datetime, now: datetime) -> None:
+    def _settle(
+        self, condition: str, firing: Sequence[Alert], ended: datetime, now: datetime, *, unsettled: bool = False
+    ) -> None:
         incident = self._book.find(condition)
         silenced = frozenset(alert.fingerprint for alert in firing if self._silenced(alert))
         action, reason = needs_update(
@@ -295,6 +311,7 @@ class Notifier:
             firing,
             now,
             repeat=self._repeat,
+            unsettled=unsettled,
             silenced=silenced,
             acknowledged=frozenset(alert.fingerprint for alert in firing if self._acknowledged(alert)),
         )

@@ -9,7 +9,7 @@ import pytest
 
 from agent.alerting import Alert, AlertState
 from agent.notifications import Action, Incident, Urgency, needs_update
-from agent.notifications.incidents import audible, by_condition
+from agent.notifications.incidents import audible, by_condition, unsettled_conditions
 from agent.runbook import ChannelKind
 from tests.notifications.scene import START, alert
 
@@ -84,3 +84,12 @@ def test_pending_alerts_are_no_incident_and_recovering_ones_still_are() -> None:
     states = {state: replace(CRITICAL, state=state, fingerprint=state) for state in AlertState}
     [group] = by_condition(states.values()).values()
     assert {member.state for member in group} == {AlertState.FIRING, AlertState.RECOVERING}
+
+
+def test_the_end_waits_for_a_sibling_that_is_pending() -> None:
+    """Over is not said while another alert of the condition is on its way; a blind one holds nothing back."""
+    now = START + timedelta(minutes=5)
+    assert needs_update(OPEN, (), now, repeat=REPEAT, unsettled=True)[0] is Action.NONE
+    pending = replace(WARNING, state=AlertState.PENDING)
+    assert unsettled_conditions([pending, CRITICAL]) == {"error_rate"}
+    assert unsettled_conditions([replace(pending, blind="no_data"), CRITICAL]) == frozenset()
