@@ -25,6 +25,9 @@ _TEMPORARY = ".partial-"
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
+_ATTEMPTS = 100  # to make a file beside others who tidy; a folder where none can be made at all is no race
+
+
 class DirectoryStorage:
     """A directory that keeps the promise of :class:`agent.storage.Storage`.
 
@@ -144,7 +147,7 @@ class DirectoryStorage:
     @contextmanager
     def _temporary(self, target: Path) -> Iterator[tuple[BinaryIO, Path]]:
         """A locked hidden file beside ``target``, gone afterwards."""
-        while True:
+        for _ in range(_ATTEMPTS):
             temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
             _make_folder(target.parent)
             try:
@@ -155,6 +158,8 @@ class DirectoryStorage:
             if os.fstat(file.fileno()).st_nlink:
                 break
             file.close()  # sweep() took it for a leftover in the moment before it was locked
+        else:
+            raise PermissionError(errno.EACCES, "no file can be made there")
         try:
             with file:
                 yield file, temporary
