@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -118,6 +118,3 @@ def confirm(question: str, *, yes: bool) -> None:
 def stop(code: int) -> NoReturn:
     """End the command with ``code``."""
     raise typer.Exit(code)
-
-
-Printer = Callable[[object], None]

@@ -25,6 +25,8 @@ from agent.clock import rfc3339
 from agent.faults import Misconfigured, MisconfiguredReason, Permanent, PermanentReason, Refused, RefusedReason
 from agent.migration.journal import Counts
 
+_STAMP = len("run-20250910-080000")
+
 
 class RunState(StrEnum):
     """Where a run is."""
@@ -195,8 +197,13 @@ class Runs:
 
     def latest(self, name: str | None = None) -> RunRecord | None:
         """The newest run, or the newest of one migration."""
-        found = [record for record in self.all() if name is None or record.name == name]
-        return found[-1] if found else None
+        if name is not None:
+            return next((record for record in reversed(self.all()) if record.name == name), None)
+        # Asked at every pass over the rules: only runs of the newest second are read, which their ids tell.
+        ids = [path.parent.name for path in self._folder.glob("run-*/run.json")]
+        second = max((run_id[:_STAMP] for run_id in ids), default="")
+        newest = [self.get(run_id) for run_id in ids if run_id[:_STAMP] == second]
+        return max(newest, key=lambda record: (record.started, record.id), default=None)
 
     def alive(self, record: RunRecord) -> bool:
         """Whether a process of this machine works on the run now."""

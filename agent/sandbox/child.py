@@ -132,6 +132,25 @@ class Child:
         return Transient(TransientReason.WORKER_DIED, f"the {self._name} process {state}")
 
 
+class ChildHandle:
+    """What a caller holds of a child: a context manager that stops it. Subclasses say what it can be asked."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+
+    def stop(self) -> None:
+        """End the process and whatever it is doing; data that it was asked to keep stays."""
+        self._child.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
 def say(line: Line) -> None:
     """Called in the child: write one line to the parent."""
     sys.stdout.write(json.dumps(line) + "\n")

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from agent.faults import Misconfigured, MisconfiguredReason
-from agent.sandbox.child import Child
+from agent.sandbox.child import Child, ChildHandle
 from agent.sandbox.injection import Fault, ProxyStats
 
 APPLICATION_CALLER = "sandbox-application"  # in the application's user agent, for faults that are its release's alone
 
 
-class ProxyProcess:
+class ProxyProcess(ChildHandle):
     """A running proxy; a context manager that stops it. See :func:`start_proxy`."""
 
     def __init__(self, child: Child) -> None:
-        self._child = child
+        super().__init__(child)
         self.host: str = child.ready["host"]
 
     def inject(self, fault: Fault) -> None:
@@ -36,18 +35,6 @@ class ProxyProcess:
     def stats(self) -> ProxyStats:
         """What went through so far."""
         return self._ask({"do": "stats"})
-
-    def stop(self) -> None:
-        """End the process and the calls in it."""
-        self._child.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _ask(self, question: dict[str, Any]) -> ProxyStats:
         return ProxyStats(**self._child.ask(question))
@@ -90,11 +77,11 @@ class ApplicationStats:
         return sum(self.errors.values()) / total if total else 0.0
 
 
-class ApplicationProcess:
+class ApplicationProcess(ChildHandle):
     """The running application; a context manager that stops it. See :func:`start_application`."""
 
     def __init__(self, child: Child) -> None:
-        self._child = child
+        super().__init__(child)
         self.url: str = child.ready["url"]
 
     @property
@@ -110,18 +97,6 @@ class ApplicationProcess:
     def stats(self) -> ApplicationStats:
         """The figures now."""
         return ApplicationStats(**self._child.ask({"do": "stats"}))
-
-    def stop(self) -> None:
-        """End the process."""
-        self._child.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def start_application(

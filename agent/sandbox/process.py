@@ -7,14 +7,12 @@ A server in the caller's process would share its interpreter lock: loading is th
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from agent.faults import Misconfigured, MisconfiguredReason
-from agent.sandbox.child import Child
+from agent.sandbox.child import Child, ChildHandle
 
 
-class SandboxProcess:
+class SandboxProcess(ChildHandle):
     """A running sandbox; a context manager that stops it.
 
     Attributes:
@@ -22,7 +20,7 @@ class SandboxProcess:
     """
 
     def __init__(self, child: Child) -> None:
-        self._child = child
+        super().__init__(child)
         self.host = str(child.ready["host"])
 
     @property
@@ -33,18 +31,6 @@ class SandboxProcess:
     def alive(self) -> bool:
         """Whether the server's process runs."""
         return self._child.alive()
-
-    def stop(self) -> None:
-        """End the server; its data stays where it was asked to be kept."""
-        self._child.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def start_sandbox(data: Path | None = None, port: int = 0, *, indexes: Path | None = None) -> SandboxProcess:

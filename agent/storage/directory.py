@@ -23,8 +23,6 @@ from agent.storage.contract import CHUNK_BYTES, StoredObject, Usage, checked_key
 
 _TEMPORARY = ".partial-"
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
 _ATTEMPTS = 100  # to make a file beside others who tidy; a folder where none can be made at all is no race
 
 
