@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from agent import __version__
 from agent.alerting import AlertRule, RuleStatus
-from agent.api.answers import TRUNCATED, of_alert, of_exemplars, of_group, of_value
+from agent.api.answers import TRUNCATED, of_alert, of_exemplars, of_group
+from agent.api.encoding import JsonResponse, data_of_value
 from agent.api.parameters import ApiError, Arguments, arguments_of, bad_data, label_name
 from agent.api.sources import Sources
 from agent.faults import RunbookdError, Transient
@@ -53,7 +53,7 @@ def router(sources: Sources, *, at_once: int = _AT_ONCE, patience: float = _PATI
     turns = _Turns(at_once, patience)
 
     def offer(path: str, question: Question, *methods: str) -> None:
-        async def answer(request: Request) -> JSONResponse:
+        async def answer(request: Request) -> JsonResponse:
             async def work() -> Outcome:
                 arguments = await arguments_of(request)
                 return await turns.take(partial(question, arguments))
@@ -73,7 +73,7 @@ def router(sources: Sources, *, at_once: int = _AT_ONCE, patience: float = _PATI
     offer("/status/buildinfo", questions.buildinfo)
 
     @routes.get("/label/{name}/values")
-    async def label_values(name: str, request: Request) -> JSONResponse:
+    async def label_values(name: str, request: Request) -> JsonResponse:
         async def work() -> Outcome:
             arguments = await arguments_of(request)
             return await turns.take(partial(questions.label_values, name, arguments))
@@ -112,7 +112,7 @@ class _Questions:
         at = arguments.time("time", default=self._now())
         limit = arguments.limit()
         arguments.check_options()
-        data, cut = of_value(self._sources.engine.instant(plan, at), at, limit)
+        data, cut = data_of_value(self._sources.engine.instant(plan, at), at, limit)
         return data, [TRUNCATED] if cut else []
 
     def query_range(self, arguments: Arguments) -> Outcome:
@@ -133,7 +133,7 @@ class _Questions:
             raise bad_data(
                 "query", f'invalid expression type "{plan.kind}" for range query, must be Scalar or instant Vector'
             )
-        data, cut = of_value(self._sources.engine.range(plan, start, end, step), end, limit)
+        data, cut = data_of_value(self._sources.engine.range(plan, start, end, step), end, limit)
         return data, [TRUNCATED] if cut else []
 
     def exemplars(self, arguments: Arguments) -> Outcome:
@@ -228,7 +228,7 @@ class _Questions:
         return found
 
 
-async def _answered(work: Callable[[], Awaitable[Outcome]]) -> JSONResponse:
+async def _answered(work: Callable[[], Awaitable[Outcome]]) -> JsonResponse:
     """Prometheus's envelope around what ``work`` returns or raises."""
     try:
         data, warnings = await work()
@@ -245,11 +245,11 @@ async def _answered(work: Callable[[], Awaitable[Outcome]]) -> JSONResponse:
     body: dict[str, Any] = {"status": "success", "data": data}
     if warnings:
         body["warnings"] = list(warnings)
-    return JSONResponse(body)
+    return JsonResponse(body)
 
 
-def _error(status: int, kind: str, message: str) -> JSONResponse:
-    return JSONResponse({"status": "error", "errorType": kind, "error": message}, status_code=status)
+def _error(status: int, kind: str, message: str) -> JsonResponse:
+    return JsonResponse({"status": "error", "errorType": kind, "error": message}, status_code=status)
 
 
 def _limited(found: list[Any], arguments: Arguments) -> Outcome:

@@ -33,7 +33,7 @@ from agent.promql.expressions import (
     walk,
 )
 from agent.promql.plan import Plan
-from agent.promql.tables import NO_SERIES, Block, Floats, Indices, SeriesTable, empty, without_name
+from agent.promql.tables import NO_SERIES, Block, Bools, Floats, Indices, SeriesTable, empty, without_name
 from agent.promql.values import Element, Matrix, Scalar, Series, Value, Vector
 from agent.promql.values import Text as TextValue
 from agent.samples import ColumnView, Labels, Matcher, MatchOperator, Part, Selection, SeriesStore
@@ -180,12 +180,16 @@ class Evaluation:
         if plan.kind is Kind.SCALAR:
             return Matrix((Series((), stamps, np.asarray(self._scalar(plan.root))),))
         block = self._vector(plan.root)
-        order = sorted(range(len(block.table)), key=lambda row: block.table.labels[row])
+        found: Bools = np.logical_or.reduce(block.present, axis=1)
+        whole: Bools = np.logical_and.reduce(block.present, axis=1)
+        order = sorted(np.flatnonzero(found).tolist(), key=lambda row: block.table.labels[row])
         return Matrix(
             tuple(
-                Series(block.table.labels[row], stamps[block.present[row]], block.values[row][block.present[row]])
+                # Nearly all series have a value at every step: nothing to pick then, and nothing to copy.
+                Series(block.table.labels[row], stamps, block.values[row])
+                if whole[row]
+                else Series(block.table.labels[row], stamps[block.present[row]], block.values[row][block.present[row]])
                 for row in order
-                if block.present[row].any()
             )
         )
 
