@@ -6,11 +6,14 @@ converted at once and never leave this module.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 
 import promql_parser as vendor
 
 from agent.faults import Refused, RefusedReason
+from agent.promql.cursor import Cursor, OutOfStepError
 from agent.promql.expressions import (
     ARITHMETIC,
     COMPARISONS,
@@ -21,7 +24,6 @@ from agent.promql.expressions import (
     Call,
     Cardinality,
     Comparison,
-    Edge,
     Kind,
     Matching,
     Negate,
@@ -34,14 +36,13 @@ from agent.promql.expressions import (
     intern,
 )
 from agent.promql.guard import Token, TokenKind, malformed, tokenize, unsupported
+from agent.promql.refusals import EXPERIMENTAL, check
 from agent.promql.support import AGGREGATIONS, FUNCTIONS
 from agent.samples import METRIC_NAME, Matcher, MatchOperator
 from agent.samples.matchers import compiled
 
 # Python's stack: the engine needs a few frames a level.
 MAX_LEVELS = 150
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The parser's enums can't be hashed; their representations can.
 _OPERATORS = {
@@ -64,75 +65,86 @@ _KINDS = {
 }
 
 
-def parse(text: str) -> Node:
-    """The interned expression that ``text`` means.
+Place = tuple[Node, int]
+"""An argument of a function or aggregation, by its number in the text; ``CALL`` for the call itself."""
+CALL = -1
+
+# Past it milliseconds no longer fit where the engine adds offsets to them.
+_FARTHEST_MS = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """An expression, and where in its text things begin.
+
+    Args:
+        root: interned.
+        places: offsets in characters of the places that a remark may point at; one node may be written several times.
+    """
+
+    root: Node
+    places: Mapping[Place, tuple[int, ...]]
+
+
+def parse(text: str) -> Parsed:
+    """What ``text`` means.
 
     Raises:
         Misconfigured: it is not PromQL; the message begins with ``line:column``.
         Refused: it is PromQL that this engine does not evaluate, or larger than the limits.
     """
     tokens = tokenize(text)
-    _refuse_by_token(text, tokens)
+    check(text, tokens)
+    patterns: dict[str, str] = {}
+    tree = _parsed(text, tokens, _spelled(text, tokens, patterns))
+    adapter = _Adapter(text, tokens, patterns)
     try:
-        tree = vendor.parse(text)
+        root = adapter.convert(tree, MAX_LEVELS)
+        if not adapter.cursor.finished:
+            raise OutOfStepError(f"the tree ends before {adapter.cursor.offset}")
+    except OutOfStepError as error:
+        raise unsupported(
+            text, adapter.cursor.offset, f"it could not be read back ({error})", "write it in another way"
+        ) from error
+    return Parsed(root, {place: tuple(offsets) for place, offsets in adapter.places.items()})
+
+
+def _parsed(text: str, tokens: tuple[Token, ...], spelled: str) -> vendor.Expr:
+    try:
+        return vendor.parse(spelled)
     except ValueError as error:
         raise malformed(text, _blamed(tokens, str(error)), str(error)) from error
-    return _Adapter(text, tokens).convert(tree, MAX_LEVELS)
 
 
-def _refuse_by_token(text: str, tokens: tuple[Token, ...]) -> None:
-    """Refuse what tokens alone show, before the parser rejects it with a worse message."""
-    depth: list[str] = []
-    for before, token, following in zip((None, *tokens), tokens, (*tokens[1:], None), strict=False):
-        if token.kind is TokenKind.SIGN and token.text in "([{":
-            depth.append(token.text)
-        elif token.kind is TokenKind.SIGN and token.text in ")]}":
-            depth.pop()
-        elif before is not None and before.text == "@":
-            continue  # `@ start()` is no call
-        elif token.kind is TokenKind.NAME and following is not None and following.text == "(" and "{" not in depth:
-            name = token.text.lower()
-            known = name in FUNCTIONS or name in AGGREGATIONS or name in _WORDS_BEFORE_BRACKET
-            if not known and name in _REFUSED_CALLS:
-                raise unsupported(text, token.offset, f"{name}() is not supported", _REFUSED_CALLS[name])
+def _spelled(text: str, tokens: tuple[Token, ...], patterns: dict[str, str]) -> str:
+    """``text`` as the parser can take it.
+
+    It knows no ``1_000``. It judges regular expressions by another dialect than Prometheus's, so it gets to see stand-
+    ins instead: ``patterns`` then says what they stand for. Like a pattern its stand-in matches nothing, or not.
+    """
+    pieces: list[str] = []
+    done = 0
+    for before, token in zip((None, *tokens), tokens, strict=False):
+        spelled = token.text
+        if token.kind is TokenKind.NUMBER:
+            spelled = token.text.replace("_", "")
+        elif token.kind is TokenKind.TEXT and before is not None and before.text in ("=~", "!~"):
+            pattern = _unquoted(text, token)
+            stand_in = f"{'|' if compiled(pattern).fullmatch('') else ''}pattern{len(patterns)}"
+            patterns[stand_in] = pattern
+            spelled = f'"{stand_in}"'
+        pieces += [text[done : token.offset], spelled]
+        done = token.offset + len(token.text)
+    return "".join([*pieces, text[done:]])
 
 
-_WORDS_BEFORE_BRACKET = frozenset(
-    {"by", "without", "on", "ignoring", "group_left", "group_right", "bool", "and", "or", "unless", "atan2", "offset"}
-)
-_NATIVE = "it reads native histograms; use classic buckets (_bucket)"
-_EXPERIMENTAL = "it is experimental in Prometheus"
-_REFUSED_CALLS = {
-    "limitk": _EXPERIMENTAL,
-    "limit_ratio": _EXPERIMENTAL,
-    "fill": _EXPERIMENTAL,
-    "fill_left": _EXPERIMENTAL,
-    "fill_right": _EXPERIMENTAL,
-    "info": _EXPERIMENTAL,
-    "max_of": _EXPERIMENTAL,
-    "min_of": _EXPERIMENTAL,
-    "start": _EXPERIMENTAL,
-    "end": _EXPERIMENTAL,
-    "range": _EXPERIMENTAL,
-    "step": _EXPERIMENTAL,
-    "holt_winters": "it was removed in Prometheus 3",
-    "double_exponential_smoothing": _EXPERIMENTAL,
-    "mad_over_time": _EXPERIMENTAL,
-    "first_over_time": _EXPERIMENTAL,
-    "ts_of_first_over_time": _EXPERIMENTAL,
-    "ts_of_last_over_time": _EXPERIMENTAL,
-    "ts_of_max_over_time": _EXPERIMENTAL,
-    "ts_of_min_over_time": _EXPERIMENTAL,
-    "sort_by_label": _EXPERIMENTAL,
-    "sort_by_label_desc": _EXPERIMENTAL,
-    "histogram_avg": _NATIVE,
-    "histogram_count": _NATIVE,
-    "histogram_sum": _NATIVE,
-    "histogram_fraction": _NATIVE,
-    "histogram_stddev": _NATIVE,
-    "histogram_stdvar": _NATIVE,
-    "histogram_quantiles": _EXPERIMENTAL,
-}
+def _unquoted(text: str, token: Token) -> str:
+    try:
+        literal = vendor.parse(token.text)
+    except ValueError as error:
+        raise malformed(text, token.offset, str(error)) from error
+    assert isinstance(literal, vendor.StringLiteral), "the token is quoted"
+    return literal.val
 
 
 def _blamed(tokens: tuple[Token, ...], message: str) -> int:
@@ -147,9 +159,14 @@ def _blamed(tokens: tuple[Token, ...], message: str) -> int:
 
 
 class _Adapter:
-    def __init__(self, text: str, tokens: tuple[Token, ...]) -> None:
+    """Converts a tree, and passes over its tokens on the way; every method leaves the cursor behind its node."""
+
+    def __init__(self, text: str, tokens: tuple[Token, ...], patterns: Mapping[str, str]) -> None:
         self._text = text
         self._tokens = tokens
+        self._patterns = patterns
+        self.cursor = Cursor(tokens)
+        self.places: dict[Place, list[int]] = {}
 
     def convert(self, tree: vendor.Expr, levels: int) -> Node:
         if levels == 0:
@@ -158,19 +175,28 @@ class _Adapter:
                 f"an expression of more than {MAX_LEVELS} levels",
                 hint="split it with recording rules",
             )
-        if isinstance(tree, vendor.ParenExpr):
-            return self.convert(tree.expr, levels - 1)
         if isinstance(tree, vendor.NumberLiteral):
+            self.cursor.take_signs()
+            self.cursor.expect_kind(TokenKind.NUMBER, TokenKind.NAME)  # Inf and NaN are names
             return intern(Number(tree.val))
+        while self.cursor.take("+"):  # the tree has no trace of it
+            pass
+        if isinstance(tree, vendor.ParenExpr):
+            self.cursor.expect("(")
+            inner = self.convert(tree.expr, levels - 1)
+            self.cursor.expect(")")
+            return inner
         if isinstance(tree, vendor.StringLiteral):
+            self.cursor.expect_kind(TokenKind.TEXT)
             return intern(Text(tree.val))
         if isinstance(tree, vendor.VectorSelector):
             return self._select(tree)
         if isinstance(tree, vendor.MatrixSelector):
-            return intern(Window(self._select(tree.vector_selector), _millis(tree.range)))
+            return intern(Window(self._select(tree.vector_selector, window=True), _millis(tree.range)))
         if isinstance(tree, vendor.SubqueryExpr):
             return self._subquery(tree, levels)
         if isinstance(tree, vendor.UnaryExpr):
+            self.cursor.expect("-")
             return self._negate(self.convert(tree.expr, levels - 1))
         if isinstance(tree, vendor.Call):
             return self._call(tree, levels)
@@ -178,64 +204,108 @@ class _Adapter:
             return self._aggregate(tree, levels)
         if isinstance(tree, vendor.BinaryExpr):
             return self._binary(tree, levels)
-        raise unsupported(self._text, 0, f"{type(tree).__name__} is not supported", "write it in another way")
+        raise self._unsupported(f"{type(tree).__name__} is not supported", "write it in another way")
 
     def _negate(self, operand: Node) -> Node:
         if isinstance(operand, Number):
             return intern(Number(-operand.value))
         return intern(Negate(operand))
 
-    def _select(self, tree: vendor.VectorSelector) -> Select:
+    def _select(self, tree: vendor.VectorSelector, *, window: bool = False) -> Select:
+        start = self.cursor.offset
+        self.cursor.take_name()
+        self.cursor.take_brackets("{")
+        if window and not self.cursor.take_brackets("["):
+            raise OutOfStepError(f"no window at {self.cursor.offset}")
+        anchor = self._anchor()
         if tree.matchers.or_matchers:
-            raise malformed(
-                self._text, self._find("or"), "'or' between matchers is not PromQL", "join the selectors with `or`"
-            )
-        matchers = [Matcher(_OPERATORS[repr(each.op)], each.name, each.value) for each in tree.matchers.matchers]
+            place = self._first("or", start)
+            raise malformed(self._text, place, "'or' between matchers is not PromQL", "join the selectors with `or`")
+        matchers = [self._matcher(each) for each in tree.matchers.matchers]
         if tree.name is not None:
             matchers.insert(0, Matcher(MatchOperator.EQUAL, METRIC_NAME, tree.name))
-        for each in matchers:
-            if each.operator in (MatchOperator.MATCHES, MatchOperator.NOT_MATCHES):
-                compiled(each.value)
-        return intern(Select(tuple(dict.fromkeys(matchers)), _offset(tree), _anchor(tree)))
+        return intern(Select(tuple(dict.fromkeys(matchers)), _offset(tree), anchor))
+
+    def _matcher(self, tree: vendor.Matcher) -> Matcher:
+        operator = _OPERATORS[repr(tree.op)]
+        if operator in (MatchOperator.MATCHES, MatchOperator.NOT_MATCHES):
+            return Matcher(operator, tree.name, self._patterns[tree.value])
+        return Matcher(operator, tree.name, tree.value)
+
+    def _anchor(self) -> Anchor:
+        start = self.cursor.offset
+        anchor = self.cursor.take_anchor()
+        if isinstance(anchor, int) and abs(anchor) > _FARTHEST_MS:
+            raise malformed(self._text, start, "timestamp out of bounds for @ modifier")
+        return anchor
 
     def _subquery(self, tree: vendor.SubqueryExpr, levels: int) -> Node:
+        operand = self.convert(tree.expr, levels - 1)
+        start = self.cursor.offset
+        if not self.cursor.take_brackets("["):
+            raise OutOfStepError(f"no subquery at {start}")
         step = None if tree.step is None else _millis(tree.step)
         if step is not None and step < 1:
-            raise malformed(self._text, self._find(":"), "a subquery needs a step of at least 1 ms", "write [5m:10s]")
-        operand = self.convert(tree.expr, levels - 1)
-        return intern(Subquery(operand, _millis(tree.range), step, _offset(tree), _anchor(tree)))
+            raise malformed(self._text, start, "a subquery needs a step of at least 1 ms", "write [5m:10s]")
+        anchor = self._anchor()
+        return intern(Subquery(operand, _millis(tree.range), step, _offset(tree), anchor))
 
     def _call(self, tree: vendor.Call, levels: int) -> Node:
-        name = tree.func.name
+        name, start = tree.func.name, self.cursor.offset
         if name not in FUNCTIONS:
-            raise unsupported(
-                self._text, self._find(name), f"{name}() is not supported", "see the functions that the docs list"
-            )
-        arguments = tuple(self.convert(each, levels - 1) for each in tree.args)
-        return intern(Call(name, arguments, _KINDS[repr(tree.func.return_type)]))
+            raise self._unsupported(f"{name}() is not supported", "see the functions that the docs list")
+        self.cursor.expect(name)
+        self.cursor.expect("(")
+        arguments, offsets = [], {CALL: start}
+        for position, each in enumerate(tree.args):
+            if position:
+                self.cursor.expect(",")
+            offsets[position] = self.cursor.offset
+            arguments.append(self.convert(each, levels - 1))
+        self.cursor.expect(")")
+        return self._placed(intern(Call(name, tuple(arguments), _KINDS[repr(tree.func.return_type)])), offsets)
+
+    def _placed(self, node: Node, offsets: Mapping[int, int]) -> Node:
+        for position, offset in offsets.items():
+            self.places.setdefault((node, position), []).append(offset)
+        return node
 
     def _aggregate(self, tree: vendor.AggregateExpr, levels: int) -> Node:
-        name = str(tree.op)
+        name, start = str(tree.op), self.cursor.offset
         if name not in AGGREGATIONS:
-            raise unsupported(
-                self._text, self._find(name), f"{name} is not supported", "see the aggregations that the docs list"
-            )
+            raise self._unsupported(f"{name} is not supported", "see the aggregations that the docs list")
+        self.cursor.expect(name)
+        self._take_clause("by", "without")
+        self.cursor.expect("(")
+        parameter, offsets = None, {CALL: start, 0: self.cursor.offset}
+        if tree.param is not None:
+            parameter = self.convert(tree.param, levels - 1)
+            self.cursor.expect(",")
+            offsets[1] = self.cursor.offset
         operand = self.convert(tree.expr, levels - 1)
-        parameter = None if tree.param is None else self.convert(tree.param, levels - 1)
+        self.cursor.expect(")")
+        self._take_clause("by", "without")
         labels: tuple[str, ...] = ()
         without = False
         if tree.modifier is not None:
             labels = tuple(sorted(set(tree.modifier.labels)))
             without = tree.modifier.type == vendor.AggModifierType.Without
-        return intern(Aggregate(name, operand, parameter, labels, without))
+        return self._placed(intern(Aggregate(name, operand, parameter, labels, without)), offsets)
+
+    def _take_clause(self, *words: str) -> None:
+        if self.cursor.take(*words):
+            self.cursor.take_brackets("(")
 
     def _binary(self, tree: vendor.BinaryExpr, levels: int) -> Node:
         operator = str(tree.op)
-        if operator not in ARITHMETIC | COMPARISONS | SET_OPERATORS:
-            raise unsupported(
-                self._text, self._find(operator), f"the operator {operator} is not supported", "write it in another way"
-            )
         left = self.convert(tree.lhs, levels - 1)
+        if operator not in ARITHMETIC | COMPARISONS | SET_OPERATORS:
+            raise self._unsupported(f"the operator {operator} is not supported", "write it in another way")
+        place = self.cursor.offset
+        self.cursor.expect(operator)
+        self.cursor.take("bool")
+        self._take_clause("on", "ignoring")
+        self._take_clause("group_left", "group_right")  # brackets after it are always its labels
         right = self.convert(tree.rhs, levels - 1)
         comparison = None
         if operator in COMPARISONS:
@@ -243,15 +313,15 @@ class _Adapter:
             comparison = Comparison.BOOL if wants_bool else Comparison.FILTER
         matching = None
         if left.kind is Kind.VECTOR and right.kind is Kind.VECTOR:
-            matching = self._matching(operator, tree.modifier)
+            matching = self._matching(operator, tree.modifier, place)
         return intern(Binary(operator, left, right, matching, comparison))
 
-    def _matching(self, operator: str, modifier: vendor.BinModifier | None) -> Matching:
+    def _matching(self, operator: str, modifier: vendor.BinModifier | None, place: int) -> Matching:
         cardinality = Cardinality.MANY_TO_MANY if operator in SET_OPERATORS else Cardinality.ONE_TO_ONE
         if modifier is None:
             return Matching(cardinality, on=False, labels=(), include=())
         if modifier.fill_values.lhs is not None or modifier.fill_values.rhs is not None:
-            raise unsupported(self._text, self._find("fill"), "fill() is not supported", _EXPERIMENTAL)
+            raise unsupported(self._text, place, "fill() is not supported", EXPERIMENTAL)
         if operator not in SET_OPERATORS:
             cardinality = _CARDINALITIES[repr(modifier.card)]
         on = False
@@ -261,24 +331,19 @@ class _Adapter:
             labels = tuple(sorted(set(modifier.matching.labels)))
         return Matching(cardinality, on, labels, tuple(sorted(set(modifier.group_labels or ()))))
 
-    def _find(self, word: str) -> int:
-        """Offset of the first token ``word``; the best place to point at that the parser leaves us."""
+    def _unsupported(self, problem: str, hint: str) -> Refused:
+        return unsupported(self._text, self.cursor.offset, problem, hint)
+
+    def _first(self, word: str, start: int) -> int:
+        """Offset of the first token ``word`` at or after ``start``."""
         for token in self._tokens:
-            if token.text.lower() == word.lower():
+            if token.offset >= start and token.text.lower() == word:
                 return token.offset
-        return 0
+        return start
 
 
 def _offset(tree: vendor.VectorSelector | vendor.SubqueryExpr) -> int:
     return 0 if tree.offset is None else _millis(tree.offset)
-
-
-def _anchor(tree: vendor.VectorSelector | vendor.SubqueryExpr) -> Anchor:
-    if tree.at is None:
-        return None
-    if tree.at.at is not None:
-        return _millis(tree.at.at - _EPOCH)
-    return Edge.START if tree.at.type == vendor.AtModifierType.Start else Edge.END
 
 
 def _millis(span: timedelta | None) -> int:

@@ -9,11 +9,10 @@ from functools import partial
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.promql.tables import Block, relabel
 from agent.samples import Labels
-from agent.samples.matchers import compiled
+from agent.samples.matchers import Match, Pattern, compiled
 
 FUNCTIONS = frozenset({"label_replace", "label_join"})
 
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _REFERENCE = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})")
 
 
@@ -39,29 +38,26 @@ def renaming(function: str, texts: tuple[str, ...]) -> Callable[[Labels], Labels
 
 
 def check_names(function: str, names: tuple[str, ...]) -> None:
-    """Raises: Misconfigured: one of ``names`` can't be a label's."""
-    for name in names:
-        if not _LABEL.fullmatch(name):
-            raise Misconfigured(
-                MisconfiguredReason.RULES, f"invalid label name {name!r} in {function}()", hint="use [a-zA-Z_0-9]"
-            )
+    """Raises: Misconfigured: one of ``names`` can't be a label's: since Prometheus 3 any text may, but none may not."""
+    if not all(names):
+        raise Misconfigured(
+            MisconfiguredReason.RULES, f"invalid label name '' in {function}()", hint="a label's name can't be empty"
+        )
 
 
-def _replaced(target: str, replacement: str, source: str, pattern: re.Pattern[str], labels: Labels) -> Labels:
+def _replaced(target: str, replacement: str, source: str, pattern: Pattern, labels: Labels) -> Labels:
     found = pattern.fullmatch(dict(labels).get(source, ""))
     if found is None:
         return labels
-    return _with(labels, target, _REFERENCE.sub(partial(_referenced, found), replacement))
+    return _with(labels, target, _REFERENCE.sub(partial(_referenced, found, pattern), replacement))
 
 
-def _referenced(found: re.Match[str], reference: re.Match[str]) -> str:
+def _referenced(found: Match, pattern: Pattern, reference: re.Match[str]) -> str:
     name = reference.group(1) or reference.group(2)
     if name is None:
         return "$"
-    try:
-        return found.group(int(name) if name.isdigit() else name) or ""
-    except IndexError:
-        return ""
+    number = int(name) if name.isascii() and name.isdigit() and len(name) < 4 else pattern.groupindex.get(name, -1)
+    return (found.group(number) or "") if 0 <= number <= pattern.groups else ""
 
 
 def _joined(target: str, separator: str, sources: tuple[str, ...], labels: Labels) -> Labels:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from agent.promql.adapter import parse
+from agent.promql.adapter import Place, parse
 from agent.promql.expressions import (
     SET_OPERATORS,
     Aggregate,
@@ -34,11 +35,13 @@ class Plan:
         witness: the same expression with its filters opened. An element that ``root`` lacks but ``witness`` has was
             looked at and found wanting; one that both lack was not there to look at. This is how an alert knows
             "false" from "no data". ``None`` where the expression does not filter: what it lacks is not so.
+        places: offsets in ``text`` of the calls and arguments that a remark may be about.
     """
 
     text: str
     root: Node
     witness: Node | None
+    places: Mapping[Place, tuple[int, ...]]
 
     @property
     def kind(self) -> Kind:
@@ -63,13 +66,14 @@ def compile_expression(text: str) -> Plan:
         Misconfigured: not PromQL, with ``line:column`` and a hint.
         Refused: PromQL that this engine does not evaluate, or beyond its limits.
     """
-    root = parse(text)
+    parsed = parse(text)
+    root = parsed.root
     for node in walk(root):
         if isinstance(node, Call) and node.function in ("label_replace", "label_join"):
             renaming(node.function, tuple(each.value for each in node.arguments if isinstance(each, Text)))
         if isinstance(node, Aggregate) and isinstance(node.parameter, Text):
             check_names(node.operator, (node.parameter.value,))
-    return Plan(text, root, _witness(root))
+    return Plan(text, root, _witness(root), parsed.places)
 
 
 _ABSENCE = frozenset({"absent", "absent_over_time"})

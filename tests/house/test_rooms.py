@@ -25,6 +25,7 @@ DOORS: dict[str, set[str]] = {
     "apscheduler": {"agent/scheduling/scheduler.py"},
     "redis": {"agent/recovery/caches.py"},
     "promql_parser": {"agent/promql/adapter.py"},
+    "re2": {"agent/samples/matchers.py"},
     # One reads the page as policy; the other renders it for a browser, and needs nothing of the policy.
     "markdown_it": {"agent/runbook/document.py", "agent/api/handbook.py"},
     "uvicorn": {"agent/api/server.py"},

@@ -197,12 +197,37 @@ def test_matchers_select_as_in_prometheus(conditions: list[str], expected: list[
     assert sorted(matching(store, *conditions)) == sorted(expected)
 
 
-def test_a_monstrous_pattern_is_refused() -> None:
-    """Python's engine backtracks, so patterns are kept short."""
+def test_a_pattern_takes_linear_time() -> None:
+    """What makes a backtracking engine hang is matched at once, as in Prometheus."""
+    store = SeriesStore()
+    store.ingest("app", 1, [Sample(labels_of("up", {"job": "a" * 5_000}), 1)])
+    assert matching(store, "job=~" + "(a+)+" * 20 + "b") == []
+
+
+@pytest.mark.parametrize("pattern", ["(?=a)", "a{2000}", "((a{100}){100}){100}", "(", "\\1", "a*+"])
+def test_a_pattern_that_prometheus_refuses_is_refused(pattern: str) -> None:
+    """Look-around, back references and repetition beyond RE2's limits."""
     store = SeriesStore()
     store.ingest("app", 1, [Sample(UP, 1)])
     with pytest.raises(Refused):
-        matching(store, "job=~" + "(a+)+" * 300)
+        matching(store, "job=~" + pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        (r"a\z", "a"),
+        (r"\Qa.b\E", "a.b"),
+        ("a{,5}", "a{,5}"),
+        (r"\pL+", "é"),
+        ("(?i)JOB", "job"),
+        ("a.b", "a\nb"),
+        ("[[]", "["),
+    ],
+)
+def test_patterns_mean_what_they_mean_in_prometheus(pattern: str, value: str) -> None:
+    """Python's own engine reads these differently, or not at all."""
+    assert Matcher(MatchOperator.MATCHES, "job", pattern).matches(value)
 
 
 def test_exemplars_are_found_by_matchers_and_age() -> None:
