@@ -21,6 +21,8 @@ from agent.telemetry.progress import Progress, ProgressSink, ignore_progress
 _BATCH_WRITES = 500
 _BATCH_BYTES = 3_000_000  # the emulator takes 4 MiB a request
 _IN_FLIGHT = 4  # more gain nothing: the server commits one batch at a time
+# Without it Google's emulator evaluates security rules for every write: 2.5 ms of its CPU a document instead of 0.4.
+_OWNER = ("authorization", "Bearer owner")
 _DEADLINE = 120.0  # seconds a commit may take; Google's emulator pauses for long collections of garbage
 
 _REASONS = {
@@ -91,7 +93,7 @@ def seed(
 
         for batch in _batches(documents(root, scale)):
             request = _commit_request(root, batch)
-            metadata = (("google-cloud-resource-prefix", root),)
+            metadata = (("google-cloud-resource-prefix", root), _OWNER)
             pending.append((commit.future(request, timeout=_DEADLINE, metadata=metadata), batch))
             if len(pending) >= _IN_FLIGHT:
                 settle()
