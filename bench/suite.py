@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import backup, detection, migration, rules, wire
+from bench import backup, detection, migration, prometheus, rules, wire
 from bench.measure import Measure, Setup, Table, Target, duel, timed
 from bench.servers import running
 
@@ -89,5 +89,6 @@ BENCHES: Mapping[str, Bench] = {
     "wire": wire.measure,
     "backup": measure_backup,
     "migration": measure_migration,
+    "prometheus": prometheus.measure,
     "detection": detection.measure,
 }

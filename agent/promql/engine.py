@@ -33,6 +33,7 @@ from agent.promql.expressions import (
     walk,
 )
 from agent.promql.plan import Plan
+from agent.promql.sharing import SharedSlopes
 from agent.promql.tables import NO_SERIES, Block, Bools, Floats, Indices, SeriesTable, empty, without_name
 from agent.promql.values import Element, Matrix, Scalar, Series, Value, Vector
 from agent.promql.values import Text as TextValue
@@ -135,6 +136,7 @@ class Evaluation:
         self._steps = steps
         self._memo: dict[Node, Result] = {}
         self._views: dict[tuple[str, int, int], ColumnView] = {}
+        self._slopes = SharedSlopes()
         # What the operands of subqueries are at the subqueries' own steps, by first, last and distance.
         self._grids: dict[tuple[int, int, int], Evaluation] = {}
         self._outermost: Evaluation = self if within is None else within._outermost
@@ -196,6 +198,7 @@ class Evaluation:
     def forget(self, metrics: frozenset[str]) -> None:
         """Drop what was computed from ``metrics``: they have new samples at this moment."""
         self._views.clear()
+        self._slopes.forget()
         self._grids.clear()
         for node in [node for node in self._memo if _reads(node, metrics)]:
             del self._memo[node]
@@ -311,18 +314,31 @@ class Evaluation:
     def _over_samples(self, kind: windows.WindowKind, node: Window, parameters: NDArray[np.float64]) -> Block:
         selected = self._engine.selected(node.select.matchers)
         moments = self._moments(node.select)
+        parts = selected.selection.parts
+        if len(parts) == 1:  # in the order of the table: nothing to put together
+            return Block(selected.table, *self._of_part(kind, node, parts[0], moments, parameters))
         shape = (len(selected.table), len(moments))
         values = np.zeros(shape)
         present = np.zeros(shape, dtype=np.bool_)
-        for part in selected.selection.parts:
-            view = self._view(part, int(moments[0]) - node.length, int(moments[-1]))
-            if not len(view):
-                continue
-            self._spend(len(view) * len(part.columns))
-            values[part.positions], present[part.positions] = windows.evaluate(
-                kind, view, part.columns, moments, node.length, parameters, now=self._steps
-            )
+        for part in parts:
+            values[part.positions], present[part.positions] = self._of_part(kind, node, part, moments, parameters)
         return Block(selected.table, values, present)
+
+    def _of_part(
+        self,
+        kind: windows.WindowKind,
+        node: Window,
+        part: Part,
+        moments: NDArray[np.int64],
+        parameters: NDArray[np.float64],
+    ) -> windows.Outcome:
+        view = self._view(part, int(moments[0]) - node.length, int(moments[-1]))
+        self._spend(len(view) * len(part.columns))
+        if kind.counter is not None and len(moments) == 1:
+            shared = self._slopes.of(kind.counter, part, view, moments, node.length)
+            if shared is not None:
+                return shared
+        return windows.evaluate(kind, view, part.columns, moments, node.length, parameters, now=self._steps)
 
     def _over_grid(self, kind: windows.WindowKind, node: Subquery, parameters: NDArray[np.float64]) -> Block:
         table, view = self._grid(node)

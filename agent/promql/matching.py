@@ -66,8 +66,7 @@ def operate(node: Binary, left: Floats, right: Floats) -> tuple[Floats, Bools | 
 
 def with_scalar(node: Binary, vector: Block, scalar: Floats, *, scalar_on_left: bool) -> Block:
     """A vector and a scalar; a filter keeps the vector's own value and name."""
-    shaped = np.broadcast_to(scalar, vector.values.shape)
-    left, right = (shaped, vector.values) if scalar_on_left else (vector.values, shaped)
+    left, right = (scalar, vector.values) if scalar_on_left else (vector.values, scalar)
     values, holds = operate(node, left, right)
     if holds is None:
         return without_name(Block(vector.table, values, vector.present))

@@ -124,9 +124,7 @@ def evaluate(
         steady = view.steady(columns)
         if steady.any():
             quick = np.flatnonzero(steady)
-            values[quick], found[quick] = _steady_slope(
-                kind.counter, view, columns[quick], steps, length, (lows, highs)
-            )
+            values[quick], found[quick] = steady_slope(kind.counter, view, columns[quick], steps, length, (lows, highs))
             pending = np.flatnonzero(~steady)
     if not len(pending):
         return values, found
@@ -148,9 +146,14 @@ def evaluate(
     return values, found
 
 
-def _steady_slope(
+def steady_slope(
     slope: Slope, view: ColumnView, columns: Indices, steps: Millis, length: int, bounds: tuple[Indices, Indices]
 ) -> Outcome:
+    """``slope`` of series without gaps and resets in every window, read off its first and last sample.
+
+    Args:
+        bounds: the first row of each window and the one after its last.
+    """
     lows, highs = bounds
     enough = np.flatnonzero(highs - lows > 1)
     values = np.zeros((len(columns), len(steps)))

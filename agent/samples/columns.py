@@ -201,6 +201,11 @@ class ColumnView:
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def width(self) -> int:
+        """How many columns it has room for; some may be no series yet, or no more."""
+        return max((piece.values.shape[1] for piece in self._pieces), default=0)
+
     def rows(self, rows: Indices, columns: Indices) -> Floats:
         """The given rows (in any order) of the given columns, absent cells included."""
         if len(self._pieces) == 1:
