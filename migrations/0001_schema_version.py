@@ -26,8 +26,8 @@ def transform(document: Document) -> Document | None:
 def validate(document: Document) -> str | None:
     if document.get("schemaVersion") != SCHEMA_VERSION:
         return f"schemaVersion is {document.get('schemaVersion')!r}"
-    left = _OLD_FIELDS[document.collection] & document.fields.keys()
-    return f"still has {', '.join(sorted(left))}" if left else None
+    left = [field for field in _OLD_FIELDS[document.collection] if document.has(field)]
+    return f"still has {', '.join(left)}" if left else None
 
 
 def _user(document: Document) -> Document:
@@ -72,9 +72,9 @@ _RESHAPE = {
 }
 
 _OLD_FIELDS = {
-    "users": {"displayName"},
-    "lessons": {"level"},
-    "reviews": {"intervalDays", "ease"},
-    "review_items": {"repetitions", "lapses", "easeFactor"},
-    "progress": {"percent", "completed"},
+    "users": ("displayName",),
+    "lessons": ("level",),
+    "reviews": ("intervalDays", "ease"),
+    "review_items": ("repetitions", "lapses", "easeFactor"),
+    "progress": ("percent", "completed"),
 }

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from agent.faults import RunbookdError
 from agent.firestore import (
     DatabaseAddress,
+    LazyFields,
     MustExistAt,
     MustNotExist,
     PlannedWrite,
     RawDocument,
     WriteKind,
     canonical,
-    decode_fields,
-    encode_fields,
 )
 from agent.migration.definition import Definition, raised_at
 from agent.migration.document import DELETE, Deletion, Document
@@ -72,7 +71,7 @@ def digest_of(document: RawDocument | None) -> bytes:
 
 def to_document(raw: RawDocument, address: DatabaseAddress) -> Document:
     """``raw`` as a definition sees it."""
-    return Document(address.relative(raw.name), decode_fields(raw.raw))
+    return Document.read(address.relative(raw.name), LazyFields(raw.raw))
 
 
 def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddress) -> Changes:
@@ -114,9 +113,8 @@ def _problem(definition: Definition, document: Document, part: object, seen: set
     seen.add(target)
     if isinstance(part, Deletion):
         return ""
-    segments = part.name.split("/")
-    if len(segments) % 2 or not all(segments):
-        return f"{part.name!r} is not the path of a document"
+    if target != document.name and not _is_path(target):
+        return f"{target!r} is not the path of a document"
     if definition.validate is None:
         return ""
     try:
@@ -125,8 +123,13 @@ def _problem(definition: Definition, document: Document, part: object, seen: set
         return raised_at(definition, error)
 
 
+def _is_path(name: str) -> bool:
+    segments = name.split("/")
+    return len(segments) % 2 == 0 and all(segments)
+
+
 def _update(raw: RawDocument, after: Document) -> PlannedChange | None:
-    fields = encode_fields(after.fields)
+    fields = after.encoded()
     after_digest = digest(fields)
     # Equal fields have equal lengths, so most changed documents are told without hashing what they were. A write that
     # changes nothing is not sent: Firestore would keep the update_time, and with it the doubt whether it was applied.
@@ -147,7 +150,7 @@ def _delete(raw: RawDocument) -> PlannedChange:
 
 def _create(document: Document, address: DatabaseAddress) -> PlannedChange:
     name = address.name(document.name)
-    fields = encode_fields(document.fields)
+    fields = document.encoded()
     return PlannedChange(
         Intent(Action.CREATE, name, b"", 0, digest(fields)),
         PlannedWrite(name=name, kind=WriteKind.SET, fields=fields, precondition=MustNotExist()),

@@ -7,11 +7,14 @@ knows of a server, so that a transform is tested by calling it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final
 
+from agent.firestore import LazyFields, encode_fields
+
 _ABSENT: Final = object()
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Deletion(Enum):
@@ -24,71 +27,122 @@ DELETE: Final = Deletion.DELETE
 """What a transform returns to have the document deleted."""
 
 
-@dataclass(frozen=True, slots=True)
 class Document:
     """A document as a transform sees it and returns it.
 
+    The methods read and change single fields; they return a changed copy and leave the document as it was. Paths are
+    dotted (``"schedule.interval"``); a key that itself contains a dot is given as a tuple of keys.
+
+    What a transform reads is decoded, what it leaves alone is not: asking for single fields (:meth:`get`, :meth:`has`)
+    costs a fraction of asking for :attr:`fields`.
+
     Args:
         name: path below the database, e.g. ``"users/u-17/reviews/r-3"``.
-        fields: the fields as :mod:`agent.firestore.values` decodes them. Types that Python does not have keep their
-            own class (``Timestamp`` with nanoseconds, ``GeoPoint``, ``Reference``, ``Vector``, and what this version
-            does not know), so a field that the transform leaves alone is written back bit for bit.
-
-    The methods return a changed copy and leave the document as it was. Paths are dotted (``"schedule.interval"``); a
-    key that itself contains a dot is given as a tuple of keys.
+        fields: as :attr:`fields`.
     """
 
-    name: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    __slots__ = ("_changed", "_fields", "_name", "_source")
+
+    def __init__(self, name: str, fields: dict[str, Any] | None = None) -> None:
+        self._name = name
+        self._source: LazyFields | None = None
+        self._changed: Mapping[str, Any] = _NOTHING  # top-level, over the source; outdated once there is a dict
+        self._fields: dict[str, Any] | None = {} if fields is None else fields
+
+    @classmethod
+    def read(cls, name: str, source: LazyFields) -> Document:
+        """A document as it came from a database."""
+        return cls._made(name, source, _NOTHING, None)
+
+    @classmethod
+    def _made(
+        cls, name: str, source: LazyFields | None, changed: Mapping[str, Any], fields: dict[str, Any] | None
+    ) -> Document:
+        made = cls.__new__(cls)
+        made._name, made._source, made._changed, made._fields = name, source, changed, fields
+        return made
+
+    @property
+    def name(self) -> str:
+        """Path below the database."""
+        return self._name
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All fields, as :mod:`agent.firestore.values` decodes them.
+
+        Types that Python does not have keep their own class (``Timestamp`` with nanoseconds, ``GeoPoint``,
+        ``Reference``, ``Vector``, and what this version does not know), so a field that the transform leaves alone is
+        written back bit for bit.
+        """
+        if self._fields is None:
+            fields = self._source.all() if self._source is not None else {}
+            for key, value in self._changed.items():
+                if value is _ABSENT:
+                    fields.pop(key, None)
+                else:
+                    fields[key] = value
+            self._fields = fields
+        return self._fields
 
     @property
     def id(self) -> str:
         """The last segment of the name."""
-        return self.name.rpartition("/")[2]
+        return self._name.rpartition("/")[2]
 
     @property
     def collection(self) -> str:
         """Id of the collection (the collection group) that the document is in."""
-        return self.name.split("/")[-2]
+        return self._name.split("/")[-2]
 
     @property
     def parent(self) -> str | None:
         """Path of the document above, or ``None`` in a root collection. That document need not exist."""
-        segments = self.name.split("/")
+        segments = self._name.split("/")
         return "/".join(segments[:-2]) or None
 
     def get(self, path: str | Sequence[str], default: Any = None) -> Any:
         """The value at ``path``, or ``default`` where there is none."""
-        value: Any = self.fields
-        for key in _keys(path):
+        keys = _keys(path)
+        value = self._top(keys[0])
+        for key in keys[1:]:
             value = value.get(key, _ABSENT) if isinstance(value, Mapping) else _ABSENT
-            if value is _ABSENT:
-                return default
-        return value
+        return default if value is _ABSENT else value
 
     def has(self, path: str | Sequence[str]) -> bool:
         """Whether there is a value at ``path``, null included."""
-        return self.get(path, _ABSENT) is not _ABSENT
+        keys = _keys(path)
+        if len(keys) == 1 and self._fields is None and keys[0] not in self._changed:
+            return self._source is not None and keys[0] in self._source
+        return self.get(keys, _ABSENT) is not _ABSENT
 
     def with_fields(self, **values: Any) -> Document:
         """A copy with these top-level fields set."""
-        return Document(self.name, {**self.fields, **values})
+        return self._with(values)
 
     def with_field(self, path: str | Sequence[str], value: Any) -> Document:
         """A copy with ``value`` at ``path``; maps on the way are made where they are missing."""
-        return Document(self.name, _placed(self.fields, _keys(path), value))
+        changed: dict[str, Any] = {}
+        self._place(changed, _keys(path), value)
+        return self._with(changed)
 
     def without(self, *paths: str | Sequence[str]) -> Document:
         """A copy without the fields at ``paths``; those that are not there are no error."""
-        fields = self.fields
+        changed: dict[str, Any] = {}
         for path in paths:
-            fields = _removed(fields, _keys(path))
-        return Document(self.name, dict(fields))
+            self._remove(changed, _keys(path))
+        return self._with(changed)
 
     def renamed(self, old: str | Sequence[str], new: str | Sequence[str]) -> Document:
         """A copy in which the value at ``old`` is at ``new``; unchanged where there is none at ``old``."""
-        value = self.get(old, _ABSENT)
-        return self if value is _ABSENT else self.without(old).with_field(new, value)
+        keys = _keys(old)
+        value = self.get(keys, _ABSENT)
+        if value is _ABSENT:
+            return self
+        changed: dict[str, Any] = {}
+        self._remove(changed, keys)
+        self._place(changed, _keys(new), value)
+        return self._with(changed)
 
     def elsewhere(self, name: str, fields: Mapping[str, Any] | None = None) -> Document:
         """A new document at another path, with these fields (default: this one's).
@@ -99,25 +153,81 @@ class Document:
         """
         return Document(name, dict(self.fields if fields is None else fields))
 
+    def encoded(self) -> bytes:
+        """The fields as :func:`agent.firestore.encode_fields` gives them; what nobody has touched is not encoded anew.
+
+        Raises:
+            Permanent: a field can't be stored; the message names it.
+        """
+        if self._source is None:
+            return encode_fields(self.fields)
+        if self._fields is not None:
+            return self._source.encoded_as(self._fields)
+        changed = {key: value for key, value in self._changed.items() if value is not _ABSENT}
+        return self._source.encoded(changed, [key for key in self._changed if key not in changed])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Document) and self._name == other._name and self.fields == other.fields
+
+    __hash__ = None  # type: ignore[assignment]  # the dict that it hands out may be changed
+
+    def __repr__(self) -> str:
+        return f"Document(name={self._name!r}, fields={self.fields!r})"
+
+    def __reduce__(self) -> tuple[type[Document], tuple[str, dict[str, Any]]]:
+        return Document, (self._name, self.fields)
+
+    def _top(self, key: str) -> Any:
+        """The value of a top-level field, or ``_ABSENT``."""
+        if self._fields is not None:
+            return self._fields.get(key, _ABSENT)
+        value = self._changed.get(key, self)
+        if value is not self:
+            return value
+        return _ABSENT if self._source is None else self._source.get(key, _ABSENT)
+
+    def _place(self, changed: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+        """Enter into ``changed`` what the top-level field is with ``value`` at ``keys``."""
+        first = keys[0]
+        if len(keys) > 1:
+            value = _placed(changed[first] if first in changed else self._top(first), keys[1:], value)
+        changed[first] = value
+
+    def _remove(self, changed: dict[str, Any], keys: Sequence[str]) -> None:
+        """Enter into ``changed`` what the top-level field is without what is at ``keys``."""
+        first = keys[0]
+        below = changed[first] if first in changed else self._top(first)
+        if len(keys) == 1:
+            changed[first] = _ABSENT
+        elif isinstance(below, Mapping):
+            changed[first] = _removed(below, keys[1:])
+
+    def _with(self, values: Mapping[str, Any]) -> Document:
+        """A copy with top-level fields set, or taken away where the value is ``_ABSENT``."""
+        if self._fields is None:
+            return self._made(self._name, self._source, {**self._changed, **values}, None)
+        fields = {key: value for key, value in {**self._fields, **values}.items() if value is not _ABSENT}
+        return self._made(self._name, self._source, _NOTHING, fields)
+
 
 Change = Document | Deletion
 Transformed = Change | None | Sequence[Change]
 """What a transform may return: the document to write, :data:`DELETE`, ``None`` (leave it), or several changes."""
 
 
-def _keys(path: str | Sequence[str]) -> tuple[str, ...]:
-    return tuple(path.split(".")) if isinstance(path, str) else tuple(path)
+def _keys(path: str | Sequence[str]) -> Sequence[str]:
+    if isinstance(path, str):
+        return path.split(".") if "." in path else (path,)
+    return path
 
 
-def _placed(fields: Mapping[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+def _placed(below: object, keys: Sequence[str], value: Any) -> dict[str, Any]:
+    fields = below if isinstance(below, Mapping) else {}
     first, rest = keys[0], keys[1:]
-    if rest:
-        below = fields.get(first)
-        value = _placed(below if isinstance(below, Mapping) else {}, rest, value)
-    return {**fields, first: value}
+    return {**fields, first: _placed(fields.get(first), rest, value) if rest else value}
 
 
-def _removed(fields: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+def _removed(fields: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     first, rest = keys[0], keys[1:]
     copy = dict(fields)
     if not rest:

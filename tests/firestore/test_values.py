@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import (
-    GeoPoint,
     Opaque,
-    Reference,
     Timestamp,
     Vector,
     canonical,
@@ -24,37 +21,17 @@ from agent.firestore import (
     encode_fields,
 )
 from agent.firestore.protos import Document, Value
-
-_FLOATS = st.floats(allow_nan=True, allow_infinity=True)
-_KEYS = st.text(min_size=1, max_size=8)
-_SCALARS: st.SearchStrategy[Any] = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**63), 2**63 - 1),
-    _FLOATS,
-    st.text(max_size=20),
-    st.binary(max_size=20),
-    st.builds(Timestamp, st.integers(-62_135_596_800, 253_402_300_799).map(lambda seconds: seconds * 10**9 + 123)),
-    st.builds(GeoPoint, st.floats(-90, 90), st.floats(-180, 180)),
-    st.builds(Reference, st.just("projects/p/databases/(default)/documents/a/b")),
-    st.builds(Vector, st.lists(_FLOATS, max_size=5).map(tuple)),
-)
-_VALUES = st.recursive(
-    _SCALARS,
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_KEYS, inner, max_size=4)),
-    max_leaves=12,
-)
-_FIELDS = st.dictionaries(_KEYS, _VALUES, max_size=6)
+from tests.firestore.field_values import FIELDS, VALUES
 
 
-@given(_FIELDS)
+@given(FIELDS)
 def test_wire_to_python_to_wire_changes_no_byte(fields: dict[str, Any]) -> None:
     """Whatever the wire carries comes back as the same bytes, NaN, -0.0 and nanoseconds included."""
     wire = encode_fields(fields)
     assert encode_fields(decode_fields(wire)) == wire
 
 
-@given(_VALUES)
+@given(VALUES)
 def test_python_to_wire_to_python_keeps_kind_and_value(value: Any) -> None:
     """1 stays an integer, 1.0 a double, an empty list a list and an empty map a map."""
     back = decode(encode(value))
@@ -116,7 +93,7 @@ def test_what_has_no_counterpart_is_refused_with_the_field(value: object) -> Non
     assert caught.value.reason is PermanentReason.INVALID
 
 
-@given(_FIELDS)
+@given(FIELDS)
 def test_canonical_form_does_not_depend_on_the_order_of_fields(fields: dict[str, Any]) -> None:
     """Servers send maps in any order; equal contents have equal canonical bytes."""
     reversed_entries = b"".join(

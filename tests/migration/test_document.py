@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.firestore import LazyFields, encode_fields
 from agent.migration import Document
+from tests.firestore.field_values import FIELDS, VALUES
 
 DOCUMENT = Document("users/u-1/reviews/r-1", {"a": 1, "map": {"x": 1, "y": {"z": 2}}, "dotted.key": 3, "null": None})
 
@@ -42,3 +52,55 @@ def test_elsewhere_has_fields_of_its_own() -> None:
     assert copy.fields == DOCUMENT.fields
     assert copy.fields is not DOCUMENT.fields
     assert DOCUMENT.elsewhere("archive/r-1", {"n": 1}) == Document("archive/r-1", {"n": 1})
+
+
+def test_documents_are_values() -> None:
+    """Equal names and fields make equal documents, read or made; nothing but the dict can be changed."""
+    read = Document.read("a/b", LazyFields(encode_fields({"n": 1, "map": {"x": [1]}})))
+    assert read == Document("a/b", {"n": 1, "map": {"x": [1]}})
+    assert read != Document("a/c", read.fields)
+    assert repr(read.with_fields(n=2)) == "Document(name='a/b', fields={'map': {'x': [1]}, 'n': 2})"
+    twin = copy.deepcopy(read)
+    twin.fields["map"]["x"].append(2)
+    assert read.get("map.x") == [1]
+    with pytest.raises(AttributeError):
+        read.name = "a/d"  # type: ignore[misc]
+
+
+_PATHS = st.lists(st.sampled_from(["a", "b", "map", "list", "x"]), min_size=1, max_size=3).map(".".join)
+_STEPS: st.SearchStrategy[Callable[[Document], Document]] = st.one_of(
+    st.builds(lambda path, value: lambda d: d.with_field(path, value), _PATHS, VALUES),
+    st.builds(lambda value: lambda d: d.with_fields(a=value, map={"x": value}), VALUES),
+    st.builds(lambda one, two: lambda d: d.without(one, two), _PATHS, _PATHS),
+    st.builds(lambda old, new: lambda d: d.renamed(old, new), _PATHS, _PATHS),
+    st.builds(lambda path: lambda d: d.with_fields(copied=d.get(path)), _PATHS),
+    st.builds(lambda path: lambda d: d.with_fields(has=d.has(path)), _PATHS),
+    st.builds(lambda value: lambda d: _changed_in_place(d, value), VALUES),
+    st.just(lambda d: Document(d.name, {**d.fields, "b": 1})),
+    st.just(lambda d: d.elsewhere("a/c")),
+    st.just(lambda d: d.with_fields(count=len(d.fields))),
+)
+
+
+def _changed_in_place(document: Document, value: Any) -> Document:
+    inner = document.get("list")
+    if isinstance(inner, list):
+        inner.append(value)
+    document.fields["in place"] = value
+    return document
+
+
+@given(FIELDS, st.dictionaries(st.sampled_from(["a", "map", "list"]), VALUES), st.lists(_STEPS, max_size=6))
+def test_a_document_that_was_read_is_like_one_that_was_made(
+    fields: dict[str, Any], more: dict[str, Any], steps: list[Callable[[Document], Document]]
+) -> None:
+    """Whatever a transform does: decoding late and splicing what was left alone shows nowhere, in no byte."""
+    body = encode_fields({**fields, **more, "list": [[1], "two"], "map": {"x": {"a": 1}}})
+    lazy = Document.read("a/b", LazyFields(body))
+    eager = Document("a/b", LazyFields(body).all())
+    for step in steps:
+        lazy, eager = step(lazy), step(eager)
+    written = lazy.encoded()
+    assert written == eager.encoded() == encode_fields(eager.fields)
+    assert repr(sorted(lazy.fields)) == repr(sorted(eager.fields))
+    assert lazy.encoded() == written
