@@ -6,12 +6,16 @@ the query language (``promql``), who is told of an alert (``notifications``), wh
 """
 
 from agent.alerting.alert import Alert, AlertState
-from agent.alerting.evaluator import GroupStatus, Health, RuleEvaluator, RuleStatus, TickResult
+from agent.alerting.durations import parse_duration
+from agent.alerting.evaluator import RuleEvaluator
 from agent.alerting.exemplars import Exemplars, StoredExemplars, no_exemplars
-from agent.alerting.files import load_rules, parse_duration
+from agent.alerting.files import load_rules
 from agent.alerting.rules import AlertRule, RecordingRule, Rule, RuleGroup, RuleSet
+from agent.alerting.sight import Lack, Policies, Unseen
+from agent.alerting.sight import Policy as SightPolicy
 from agent.alerting.silences import Acknowledgement, Silence, SilenceBook, parse_matcher
 from agent.alerting.states import Observation, Patience, Reason, Sight, Timer, Transition, transition
+from agent.alerting.status import GroupStatus, Health, RuleStatus, TickResult
 
 __all__ = [
     "Acknowledgement",
@@ -21,8 +25,10 @@ __all__ = [
     "Exemplars",
     "GroupStatus",
     "Health",
+    "Lack",
     "Observation",
     "Patience",
+    "Policies",
     "Reason",
     "RecordingRule",
     "Rule",
@@ -31,12 +37,14 @@ __all__ = [
     "RuleSet",
     "RuleStatus",
     "Sight",
+    "SightPolicy",
     "Silence",
     "SilenceBook",
     "StoredExemplars",
     "TickResult",
     "Timer",
     "Transition",
+    "Unseen",
     "load_rules",
     "no_exemplars",
     "parse_duration",

@@ -27,7 +27,7 @@ class Alert:
         value: of the rule's expression, in base units.
         active_since: when the condition began to hold.
         trace_id: exemplar of an operation that shows it, may be ``""``.
-        blind: ``""``, ``no_data`` or ``error: ...``: why the state is kept instead of known.
+        blind: ``""``, or why the state is kept instead of known: ``no_data: ...``, ``blind: ...``, ``error: ...``.
     """
 
     fingerprint: str

@@ -103,6 +103,7 @@ class AlertBook:
         refreshed: Iterable[Entry],
         heard: Iterable[tuple[str, Labels]],
         gone: Iterable[tuple[str, Labels]],
+        moved: Iterable[tuple[tuple[str, Labels], str]] = (),
     ) -> None:
         """One durable step.
 
@@ -111,8 +112,13 @@ class AlertBook:
             refreshed: entries whose times or blindness moved on.
             heard: keys whose announcement was dealt with.
             gone: keys to forget.
+            moved: keys of entries that go on under another rule, with that rule's key.
         """
         with self._state.transaction() as tx:
+            tx.executemany(
+                "UPDATE OR REPLACE alerting_alert SET rule = ? WHERE rule = ? AND element = ?",
+                [(heir, rule, json.dumps(element)) for (rule, element), heir in moved],
+            )
             tx.executemany(
                 "UPDATE alerting_alert SET announced = 1 WHERE rule = ? AND element = ?",
                 [(rule, json.dumps(element)) for rule, element in heard],

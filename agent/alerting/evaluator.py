@@ -6,102 +6,35 @@ returned as changed is in the state file already.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 from agent.alerting.alert import Alert, AlertState
 from agent.alerting.book import AlertBook, Entry, resolved
+from agent.alerting.description import Describer
 from agent.alerting.exemplars import Exemplars, no_exemplars
 from agent.alerting.rules import AlertRule, RecordingRule, Rule, RuleGroup, RuleSet
-from agent.alerting.states import Observation, Sight, Timer, is_blind, transition
-from agent.alerting.templates import Facts
+from agent.alerting.sight import SIGHTLESS, Lack, Policy, Unseen, lack_of
+from agent.alerting.states import GAP_INTERVALS, Observation, Patience, Sight, Timer, is_blind, transition
+from agent.alerting.status import GroupStatus, Health, RuleStatus, TickResult
+from agent.alerting.succession import successor
+from agent.alerting.templates import NOWHERE, Surroundings
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason
-from agent.promql import Element, Engine, Evaluation, Plan, Select
+from agent.promql import Element, Engine, Evaluation, Node
+from agent.promql.expressions import Binary
 from agent.samples import METRIC_NAME, Labels, Sample, SeriesStore, labels_of
 from agent.state import StateFile
 from agent.telemetry import Telemetry
-from agent.telemetry.catalogue import RULE_FAILURES, RULE_TICK_DURATION
+from agent.telemetry.catalogue import RULE_FAILURES, RULE_TICK_DURATION, RULES_UNSEEN
 
 # Times of pending and recovering alerts are written down this often: what a crash can take from their clocks.
 REFRESH_EVERY = timedelta(seconds=5)
 # A tick that comes early by less than this is the tick that was meant; the loop's sleep is not exact.
 _EARLY = timedelta(milliseconds=50)
-
-
-class Health(StrEnum):
-    """How a rule's last evaluation went."""
-
-    UNKNOWN = "unknown"
-    OK = "ok"
-    NO_DATA = "no_data"
-    ERROR = "err"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuleStatus:
-    """A rule and its last evaluation, for the API."""
-
-    rule: Rule
-    health: Health = Health.UNKNOWN
-    error: str = ""
-    last_evaluation: datetime | None = None
-    seconds: float = 0.0
-    alerts: tuple[Alert, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupStatus:
-    """A group and its rules, for the API."""
-
-    group: RuleGroup
-    rules: tuple[RuleStatus, ...]
-    last_evaluation: datetime | None = None
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TickResult:
-    """What one pass over the rules did.
-
-    Args:
-        changes: alerts whose state changed, durably written; after a crash the last ones come once more.
-        active: all alerts that are pending, firing or recovering.
-        sight_changes: active alerts that became blind, or see again; ``Alert.blind`` says which.
-        evaluated: groups that were due.
-        failures: by rule name, the errors of this pass.
-        missed: evaluations of groups that were skipped because this pass came too late.
-        seconds: how long the pass took.
-    """
-
-    at: datetime
-    changes: tuple[Alert, ...]
-    active: tuple[Alert, ...]
-    sight_changes: tuple[Alert, ...]
-    evaluated: tuple[str, ...]
-    failures: Mapping[str, str]
-    missed: int
-    seconds: float
-
-    @property
-    def watched(self) -> bool:
-        """Whether an alert that is meant to fire always does: the whole way from samples to alerts works."""
-        return any(not alert.calls and alert.state is AlertState.FIRING for alert in self.active)
-
-    def calling(self) -> TickResult:
-        """The same without alerts that are not meant for people."""
-        return replace(
-            self,
-            changes=tuple(alert for alert in self.changes if alert.calls),
-            active=tuple(alert for alert in self.active if alert.calls),
-            sight_changes=tuple(alert for alert in self.sight_changes if alert.calls),
-        )
 
 
 @dataclass
@@ -111,6 +44,7 @@ class _Pass:
     changed: list[Entry] = field(default_factory=list)
     sight: list[Entry] = field(default_factory=list)
     gone: list[tuple[str, Labels]] = field(default_factory=list)
+    moved: list[tuple[tuple[str, Labels], str]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -121,6 +55,7 @@ class RuleEvaluator:
 
     Args:
         exemplars: finds a trace for an alert that begins to be pending or firing.
+        around: what templates may say of the deployment.
     """
 
     def __init__(
@@ -133,12 +68,13 @@ class RuleEvaluator:
         clock: Clock,
         telemetry: Telemetry,
         exemplars: Exemplars = no_exemplars,
+        around: Surroundings = NOWHERE,
     ) -> None:
         self._engine = engine
         self._store = store
         self._clock = clock
         self._telemetry = telemetry
-        self._exemplars = exemplars
+        self._describer = Describer(engine, exemplars, around)
         self._book = AlertBook(state)
         self._lock = threading.Lock()
         self._replacement: RuleSet | None = rules
@@ -154,6 +90,7 @@ class RuleEvaluator:
         self._first_tick: datetime | None = None
         self._statuses: dict[str, RuleStatus] = {}
         self._group_times: dict[str, tuple[datetime, float]] = {}
+        telemetry.observe(RULES_UNSEEN, self._observe_unseen)
 
     # --- looking on -----------------------------------------------------------------------------------------------
 
@@ -190,9 +127,9 @@ class RuleEvaluator:
         self._first_tick = min(self._first_tick or now, now)
         # If the last tick could not write, what it found is still to be written and handed out.
         found = self._unwritten = self._unwritten or _Pass()
-        repeated = [self._entries[key] for key in self._to_repeat]
         with self._lock:
             self._adopt_rules(found, now)
+            repeated = [self._entries[key] for key in self._to_repeat if key in self._entries]
             due, missed = self._take_due(now)
         shared = self._engine.at(now.timestamp())
         for group in due:
@@ -219,12 +156,17 @@ class RuleEvaluator:
         """Take the rules that were handed in; alerts of rules that are gone end."""
         if self._replacement is None:
             return
+        before = {rule.key for rule in self._rules.rules}
         self._rules, self._replacement = self._replacement, None
+        self._describer.rules = self._rules
         kept = {rule.key for rule in self._rules.rules}
         for entry in list(self._entries.values()):
             if entry.rule in kept or entry.timer.state is AlertState.RESOLVED:
                 continue
-            if entry.timer.state is AlertState.PENDING:
+            heir = successor(entry, self._rules, before)
+            if heir is not None and (heir.key, entry.element) not in self._entries:
+                self._inherit(entry, heir, found)
+            elif entry.timer.state is AlertState.PENDING:
                 found.gone.append(entry.key)
                 del self._entries[entry.key]
             else:
@@ -239,6 +181,15 @@ class RuleEvaluator:
             self._announcing.discard(key)
         self._due = {key: due for key, due in self._due.items() if key in groups}
         self._statuses = {key: status for key, status in self._statuses.items() if key in kept}
+
+    def _inherit(self, entry: Entry, heir: AlertRule, found: _Pass) -> None:
+        """Let an alert go on under another rule."""
+        found.moved.append((entry.key, heir.key))
+        del self._entries[entry.key]
+        moved = replace(entry, rule=heir.key)
+        self._entries[moved.key] = moved
+        self._unheard = {moved.key if key == entry.key else key for key in self._unheard}
+        self._to_repeat = frozenset(moved.key if key == entry.key else key for key in self._to_repeat)
 
     def _take_due(self, now: datetime) -> tuple[list[RuleGroup], int]:
         """Groups whose time has come, and how many of their times have passed unused."""
@@ -260,19 +211,23 @@ class RuleEvaluator:
         started = self._clock.monotonic()
         for rule in group.rules:
             begun = self._clock.monotonic()
+            error, lack = "", None
             try:
                 if isinstance(rule, RecordingRule):
-                    health, error = self._record(rule, group, shared, now), ""
+                    health = self._record(rule, group, shared, now)
                 else:
-                    health, error = self._judge(rule, group, shared, found, now), ""
+                    lack = self._judge(rule, group, shared, found, now)
+                    health = Health.OK if lack is None else Health(lack.unseen)
             except Exception as problem:  # noqa: BLE001 - one rule's failure, a bug's too, must not blind the others
                 health, error = Health.ERROR, str(problem) or type(problem).__name__
-                self._failed(rule, group, error, shared, found, now)
+                lack = Lack(unseen=Unseen.ERROR, reason=error)
+                self._failed(rule, group, lack, shared, found, now)
             with self._lock:
                 self._statuses[rule.key] = RuleStatus(
                     rule=rule,
                     health=health,
                     error=error,
+                    lack=lack,
                     last_evaluation=now,
                     seconds=self._clock.monotonic() - begun,
                 )
@@ -296,36 +251,46 @@ class RuleEvaluator:
             shared.forget(frozenset({rule.name}))
         return Health.OK if samples else Health.NO_DATA
 
-    def _judge(self, rule: AlertRule, group: RuleGroup, shared: Evaluation, found: _Pass, now: datetime) -> Health:
-        """Give every alert of the rule its observation."""
+    def _judge(self, rule: AlertRule, group: RuleGroup, shared: Evaluation, found: _Pass, now: datetime) -> Lack | None:
+        """Give every alert of the rule its observation; returns why the rule as a whole did not see, if it did not."""
         elements = _limited(shared.elements(rule.expression.root), group.limit)
-        true = {_nameless(element.labels): element.value for element in elements if not math.isnan(element.value)}
-        known = [key for key in self._entries if key[0] == rule.key]
-        began = [element for element in true if (rule.key, element) not in self._entries]
+        true = {_nameless(element.labels): element for element in elements if not math.isnan(element.value)}
         if len({_nameless(element.labels) for element in elements}) != len(elements):
             raise _repeated_labels("the alert's labels")
-        witnessed: set[Labels] = set()
+        known = [key[1] for key in self._entries if key[0] == rule.key and key[1] not in SIGHTLESS.values()]
         witness = rule.expression.witness
-        if witness is not None and (not true or any(element not in true for _, element in known)):
-            witnessed = {
-                _nameless(element.labels) for element in shared.elements(witness) if not math.isnan(element.value)
-            }
-        for _, element in known:
+        opened: list[Element] = []
+        if witness is not None and (not true or any(element not in true for element in known)):
+            opened = shared.elements(witness)
+        witnessed = {_nameless(element.labels) for element in opened if not math.isnan(element.value)}
+        lack = None
+        if not true and not witnessed and witness is not None:
+            lack = self._lack(rule, now, undefined=_undefined(rule.expression.root, shared))
+        for element in dict.fromkeys((*known, *true)):
             if element in true:
-                observation = Observation(sight=Sight.TRUE, value=true[element])
+                value = Observation(sight=Sight.TRUE, value=true[element].value)
+                self._observe(rule, group, element, value, found, now, named=true[element].labels)
             elif witness is None or element in witnessed:
-                observation = Observation(sight=Sight.FALSE)
+                self._observe(rule, group, element, Observation(sight=Sight.FALSE), found, now)
             else:
-                observation = Observation(sight=Sight.NO_DATA)
-            self._observe(rule, group, element, observation, found, now)
-        for element in began:
-            self._observe(rule, group, element, Observation(sight=Sight.TRUE, value=true[element]), found, now)
-        return Health.OK if true or witnessed or witness is None else Health.NO_DATA
+                missing = lack or self._lack(rule, now, element=element)
+                self._unseen(rule, group, element, missing, found, now)
+        self._call_out(rule, group, lack, found, now)
+        return lack
+
+    def _lack(self, rule: AlertRule, now: datetime, *, element: Labels = (), undefined: bool = False) -> Lack:
+        return lack_of(
+            self._describer.measured_by(rule.expression),
+            self._engine,
+            now.timestamp(),
+            element=element,
+            undefined=undefined,
+        )
 
     def _failed(
-        self, rule: Rule, group: RuleGroup, error: str, shared: Evaluation, found: _Pass, now: datetime
+        self, rule: Rule, group: RuleGroup, lack: Lack, shared: Evaluation, found: _Pass, now: datetime
     ) -> None:
-        found.failures[rule.name] = error
+        found.failures[rule.name] = lack.reason
         self._telemetry.add(RULE_FAILURES, 1, {"rule": rule.name})
         if isinstance(rule, RecordingRule):
             if _source(rule) in self._recorded:
@@ -334,8 +299,27 @@ class RuleEvaluator:
                 self._recorded.discard(_source(rule))
                 shared.forget(frozenset({rule.name}))
             return
-        for key in [key for key in self._entries if key[0] == rule.key]:
-            self._observe(rule, group, key[1], Observation(sight=Sight.ERROR), found, now, error=error)
+        for _, element in [key for key in self._entries if key[0] == rule.key and key[1] not in SIGHTLESS.values()]:
+            self._unseen(rule, group, element, lack, found, now)
+        self._call_out(rule, group, lack, found, now)
+
+    def _unseen(
+        self, rule: AlertRule, group: RuleGroup, element: Labels, lack: Lack, found: _Pass, now: datetime
+    ) -> None:
+        """One alert without an answer: its state is kept, unless its rule takes want of data for health."""
+        if rule.unseen.of(lack.unseen) is Policy.OK:
+            self._observe(rule, group, element, Observation(sight=Sight.FALSE), found, now)
+            return
+        sight = Sight.ERROR if lack.unseen is Unseen.ERROR else Sight.NO_DATA
+        self._observe(rule, group, element, Observation(sight=sight), found, now, lack=lack)
+
+    def _call_out(self, rule: AlertRule, group: RuleGroup, lack: Lack | None, found: _Pass, now: datetime) -> None:
+        """Move on the alerts that say that the rule itself can't see, for policies that ask for them."""
+        for unseen, element in SIGHTLESS.items():
+            if lack is not None and lack.unseen is unseen and rule.unseen.of(unseen) is Policy.ALERTING:
+                self._observe(rule, group, element, Observation(sight=Sight.TRUE), found, now, lack=lack)
+            elif (rule.key, element) in self._entries:
+                self._observe(rule, group, element, Observation(sight=Sight.FALSE), found, now)
 
     def _observe(
         self,
@@ -346,12 +330,14 @@ class RuleEvaluator:
         found: _Pass,
         now: datetime,
         *,
-        error: str = "",
+        lack: Lack | None = None,
+        named: Labels = (),
     ) -> None:
-        """Move one alert on."""
+        """Move one alert on; templates see its labels as ``named``, with the metric's name."""
         key = (rule.key, element)
         before = self._entries.get(key)
-        moved = transition(before.timer if before else None, observation, now, rule.patience(group.interval))
+        patience = _patience(rule, group, about_sight=element in SIGHTLESS.values())
+        moved = transition(before.timer if before else None, observation, now, patience)
         if moved.timer is None:
             if before is not None and key not in self._to_repeat:
                 found.gone.append(key)
@@ -359,12 +345,11 @@ class RuleEvaluator:
                     del self._entries[key]
             return
         over = before is None or before.timer.state in _OVER
-        entry = self._begun(rule, element, moved.timer) if before is None or over else before
+        entry = self._describer.begun(rule, element, moved.timer, named) if before is None or over else before
         state_changed = before is None or before.timer.state is not moved.timer.state
-        blind = "" if observation.definite else self._blindness(moved.timer, group, error, now)
-        entry = replace(entry, timer=moved.timer, blind=blind)
+        entry = replace(entry, timer=moved.timer, blind=self._blindness(moved.timer, group, observation, lack, now))
         if observation.sight is Sight.TRUE:
-            entry = self._described(rule, entry, now, look_for_trace=state_changed)
+            entry = self._describer.described(rule, entry, named, look_for_trace=state_changed)
         if state_changed:
             found.changed.append(entry)
         if before is not None and bool(before.blind) != bool(entry.blind):
@@ -372,48 +357,14 @@ class RuleEvaluator:
         with self._lock:
             self._entries[key] = entry
 
-    def _blindness(self, timer: Timer, group: RuleGroup, error: str, now: datetime) -> str:
-        """Why an alert without a definite observation is blind, or "" while that may be a moment's gap."""
-        looking = max(timer.seen_at, self._first_tick or now)  # a daemon that just started has not looked in vain
-        if not is_blind(looking, now, group.interval):
+    def _blindness(
+        self, timer: Timer, group: RuleGroup, observation: Observation, lack: Lack | None, now: datetime
+    ) -> str:
+        """Why an alert is blind, or "" while it is not, or its want of sight may be a moment's gap."""
+        if lack is None:
             return ""
-        return f"error: {error}" if error else "no_data"
-
-    def _begun(self, rule: AlertRule, element: Labels, timer: Timer) -> Entry:
-        facts = Facts(labels=dict(element), value=timer.value)
-        labels = {**dict(element), **{name: each.render(facts) for name, each in rule.labels.items()}}
-        labels["alertname"] = rule.name
-        labels = {name: value for name, value in sorted(labels.items()) if value}
-        return Entry(
-            rule=rule.key,
-            element=element,
-            alertname=rule.name,
-            fingerprint=fingerprint(labels),
-            labels=labels,
-            annotations={},
-            timer=timer,
-        )
-
-    def _described(self, rule: AlertRule, entry: Entry, now: datetime, *, look_for_trace: bool) -> Entry:
-        facts = Facts(labels=dict(entry.element), value=entry.timer.value)
-        annotations = {name: each.render(facts) for name, each in rule.annotations.items()}
-        trace_id = entry.trace_id
-        if look_for_trace and not trace_id:
-            trace_id = self._exemplars(self._read_by(rule.expression), entry.labels, now.timestamp())
-        return replace(entry, annotations=annotations, trace_id=trace_id)
-
-    def _read_by(self, plan: Plan) -> tuple[Select, ...]:
-        """What the expression reads in the end: recorded series stand for what they were computed from."""
-        recorded = {rule.name: rule.expression for rule in self._rules.recordings}
-        found: dict[Select, None] = {}
-        pending = [plan]
-        while pending:
-            for select in pending.pop(0).selectors:
-                found[select] = None
-                source = recorded.pop(select.metric or "", None)
-                if source is not None:
-                    pending.append(source)
-        return tuple(found)
+        looking = max(timer.seen_at, self._first_tick or now)  # a daemon that just started has not looked in vain
+        return lack.mark if observation.definite or is_blind(looking, now, group.interval) else ""
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -435,12 +386,13 @@ class RuleEvaluator:
                 found.gone.append(key)
                 del self._entries[key]
         written = {*(entry.key for entry in refreshed), *(entry.key for entry in found.sight)} - fresh
-        if found.changed or found.gone or written or heard:
+        if found.changed or found.gone or found.moved or written or heard:
             self._book.save(
                 changed=found.changed,
                 refreshed=[self._entries[key] for key in written if key in self._entries],
                 heard=heard - fresh,
                 gone=found.gone,
+                moved=found.moved,
             )
         self._unheard = fresh | self._to_repeat
 
@@ -463,6 +415,11 @@ class RuleEvaluator:
                 state = "pending" if entry.timer.state is AlertState.PENDING else "firing"
                 yield Sample(labels_of("ALERTS", {**entry.labels, "alertstate": state}), 1.0)
                 yield Sample(labels_of("ALERTS_FOR_STATE", entry.labels), entry.timer.active_since.timestamp())
+
+    def _observe_unseen(self) -> list[tuple[float, Mapping[str, str]]]:
+        with self._lock:
+            lacks = [status.lack.unseen for status in self._statuses.values() if status.lack is not None]
+        return [(float(lacks.count(unseen)), {"sight": str(unseen)}) for unseen in Unseen]
 
     def _active(self) -> tuple[Alert, ...]:
         return tuple(entry.alert() for entry in self._entries.values() if entry.timer.state in _ACTIVE)
@@ -487,9 +444,12 @@ _ACTIVE = (AlertState.PENDING, AlertState.FIRING, AlertState.RECOVERING)
 _OVER = (AlertState.INACTIVE, AlertState.RESOLVED)
 
 
-def fingerprint(labels: Mapping[str, str]) -> str:
-    """A stable hash of an alert's labels."""
-    return hashlib.sha256(json.dumps(sorted(labels.items())).encode()).hexdigest()[:16]
+def _patience(rule: AlertRule, group: RuleGroup, *, about_sight: bool) -> Patience:
+    """A rule's own; a want of sight must also be more than a moment's gap, or the first seconds of a start."""
+    patience = rule.patience(group.interval)
+    if not about_sight:
+        return patience
+    return replace(patience, pending_for=max(patience.pending_for, GAP_INTERVALS * group.interval))
 
 
 def _nameless(labels: Labels) -> Labels:
@@ -498,6 +458,12 @@ def _nameless(labels: Labels) -> Labels:
 
 def _renamed(labels: Labels, rule: RecordingRule) -> Labels:
     return labels_of(rule.name, {**dict(labels), **rule.labels})
+
+
+def _undefined(root: Node, shared: Evaluation) -> bool:
+    """Whether something that ``root`` compares is NaN; it has been evaluated, so this costs a look."""
+    sides = (root.left, root.right) if isinstance(root, Binary) and root.comparison is not None else (root,)
+    return any(math.isnan(element.value) for side in sides for element in shared.elements(side))
 
 
 def _source(rule: Rule) -> str:

@@ -12,7 +12,9 @@ from typing import TypeVar
 
 import yaml
 
+from agent.alerting.durations import parse_duration
 from agent.alerting.rules import AlertRule, RecordingRule, Rule, RuleGroup, RuleSet
+from agent.alerting.sight import Policies, policies_of
 from agent.alerting.templates import Template, compile_template
 from agent.faults import Misconfigured, MisconfiguredReason, RunbookdError
 from agent.promql import Kind, Plan, compile_expression
@@ -23,26 +25,8 @@ _GROUP_KEYS = frozenset({"name", "interval", "limit", "query_offset", "labels", 
 _RULE_KEYS = frozenset({"alert", "record", "expr", "for", "keep_firing_for", "labels", "annotations"})
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?")
-_DURATION_MS = (31_536_000_000, 604_800_000, 86_400_000, 3_600_000, 60_000, 1_000, 1)
-
 
 _T = TypeVar("_T")
-
-
-def parse_duration(text: str) -> timedelta:
-    """A duration as Prometheus writes it: ``1h30m``, ``15s``, ``0``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if text == "0":
-        return timedelta(0)
-    found = _DURATION.fullmatch(text)
-    if not text or found is None:
-        raise ValueError(f"not a valid duration: {text!r}; write it like 30s, 5m or 1h30m")
-    total = sum(int(count) * unit for count, unit in zip(found.groups(), _DURATION_MS, strict=True) if count)
-    return timedelta(milliseconds=total)
 
 
 def load_rules(paths: Sequence[Path], *, default_interval: timedelta = DEFAULT_INTERVAL) -> RuleSet:
@@ -171,7 +155,15 @@ class _Reader:
             labels=compiled_labels,
             annotations=compiled_annotations,
             place=self._place(node),
+            unseen=self._policies(parts.get("annotations") or node, annotations),
         )
+
+    def _policies(self, node: yaml.Node, annotations: Mapping[str, str]) -> Policies:
+        try:
+            return policies_of(annotations)
+        except ValueError as error:
+            self._problem(node, str(error))
+            return Policies()
 
     def _record(
         self, node: yaml.Node, parts: Mapping[str, yaml.Node], name: str, shared: Mapping[str, str]

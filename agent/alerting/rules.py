@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
+from agent.alerting.sight import KEEP_STATE, Policies
 from agent.alerting.states import Patience
 from agent.alerting.templates import Template
 from agent.promql import Plan
@@ -19,6 +20,7 @@ class AlertRule:
     """An alerting rule.
 
     Args:
+        unseen: what it does when it can't see.
         place: ``file:line`` of its beginning.
     """
 
@@ -29,6 +31,7 @@ class AlertRule:
     labels: Mapping[str, Template]
     annotations: Mapping[str, Template]
     place: str
+    unseen: Policies = KEEP_STATE
 
     @cached_property
     def key(self) -> str:

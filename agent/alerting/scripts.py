@@ -19,9 +19,11 @@ from typing import Any
 import yaml
 
 from agent.alerting.alert import Alert, AlertState
+from agent.alerting.durations import parse_duration
 from agent.alerting.evaluator import RuleEvaluator
-from agent.alerting.files import load_rules, parse_duration
+from agent.alerting.files import load_rules
 from agent.alerting.rules import RuleSet
+from agent.alerting.templates import Surroundings
 from agent.clock import ManualClock
 from agent.faults import Misconfigured, MisconfiguredReason, RunbookdError
 from agent.promql import Engine, Scalar, Vector, compile_expression, format_value
@@ -35,7 +37,9 @@ _CLOSE = 1e-6
 
 _STALE = "stale"
 _FILE_KEYS = frozenset({"rule_files", "evaluation_interval", "group_eval_order", "tests"})
-_TEST_KEYS = frozenset({"name", "interval", "input_series", "alert_rule_test", "promql_expr_test"})
+_TEST_KEYS = frozenset(
+    {"name", "interval", "input_series", "alert_rule_test", "promql_expr_test", "external_labels", "external_url"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,7 @@ class _Run:
                 state=state,
                 clock=clock,
                 telemetry=quiet_telemetry(),
+                around=self._surroundings(),
             )
             for due in self._play(clock, store, evaluator, moments):
                 for each in alert_tests:
@@ -190,6 +195,13 @@ class _Run:
                 tick += self.interval
             if now == remaining[0]:
                 yield remaining.pop(0)
+
+    def _surroundings(self) -> Surroundings:
+        labels = self.test.get("external_labels") or {}
+        return Surroundings(
+            labels={str(name): str(value) for name, value in labels.items()},
+            url=str(self.test.get("external_url") or ""),
+        )
 
     def _series(self) -> list[tuple[Labels, list[float | str | None]]]:
         found = []

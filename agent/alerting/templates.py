@@ -1,335 +1,361 @@
-"""Labels and annotations with values in them, in the notation of Prometheus's rule files.
+"""Labels and annotations with values in them: Go's templates, as Prometheus's rule files use them.
 
-The part of Go's template language that rule files use: variables, pipelines and functions, no control structures.
-A template is compiled when its rule file loads; what it can't do is an error then, with its place, not a page with
-``<error expanding template>`` at night.
+A template is compiled, and tried once, when its rule file loads: what it can't do is an error then, with its place.
+What only the data of the moment can break (``first`` of an empty result) becomes a text that says so, as in Prometheus:
+an alert goes out whatever its words.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
 
-from agent.clock import rfc3339
-from agent.faults import Misconfigured, MisconfiguredReason
-from agent.promql import format_value
-from agent.samples.matchers import compiled
+from agent.alerting.durations import parse_duration
+from agent.alerting.template_functions import FUNCTIONS, Function, Sampled, TemplateError, text_of, truth
+from agent.alerting.template_language import (
+    Branch,
+    Call,
+    Chain,
+    Include,
+    Leave,
+    Literal,
+    Loop,
+    Method,
+    Operand,
+    Parser,
+    Part,
+    Pipeline,
+    Print,
+    Variable,
+    broken,
+)
+from agent.faults import RunbookdError
 
-Argument = str | float
+Asked = Callable[[str], Sequence[Sampled]]
+
+
+def _nothing(_: str) -> Sequence[Sampled]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a template may speak of besides its alert.
+
+    Args:
+        labels: of the deployment as a whole (Prometheus's ``external_labels``).
+        url: where people find it (Prometheus's ``external_url``), may be "".
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    url: str = ""
+
+
+NOWHERE = Surroundings()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a template may speak of: an alert's labels and the value of its expression."""
+    """What a template may speak of: an alert's labels and the value of its expression.
+
+    Args:
+        query: answers a PromQL expression at the alert's moment.
+        at: that moment, unix seconds.
+    """
 
     labels: Mapping[str, str]
     value: float
-
-
-_Evaluator = Callable[[Facts], Argument]
+    query: Asked = _nothing
+    at: float = 0.0
+    around: Surroundings = NOWHERE
 
 
 @dataclass(frozen=True)
 class Template:
-    """A compiled text."""
+    """A compiled text.
+
+    Args:
+        dynamic: it is more than a text.
+    """
 
     text: str
-    _parts: tuple[str | _Evaluator, ...]
+    _parts: tuple[Part, ...]
+    _definitions: Mapping[str, tuple[Part, ...]]
+
+    @property
+    def dynamic(self) -> bool:
+        return any(not isinstance(part, str) for part in self._parts)
 
     def render(self, facts: Facts) -> str:
-        return "".join(part if isinstance(part, str) else go_text(part(facts)) for part in self._parts)
+        """The text for ``facts``; never raises."""
+        try:
+            return _Rendering(facts, self._definitions).text(self._parts)
+        except TemplateError as error:
+            return f"<error expanding template: {error}>"
 
 
 def compile_template(text: str) -> Template:
-    """Compile ``text``.
+    """Compile ``text`` and try it.
 
     Raises:
-        Misconfigured: unknown function or variable, or syntax beyond pipelines; says at which character.
+        Misconfigured: unknown function or variable, wrong number of arguments, values of the wrong kind; says where.
     """
-    parts: list[str | _Evaluator] = []
-    end = 0
-    for action in _ACTION.finditer(text):
-        before = text[end : action.start()]
-        if end and text[:end].endswith("-}}"):
-            before = before.lstrip()
-        parts.append(before.rstrip() if action["trim"] else before)
-        parts.append(_Pipeline(text, action.start("body"), action["body"]).compile())
-        end = action.end()
-    rest = text[end:]
-    if end and text[:end].endswith("-}}"):
-        rest = rest.lstrip()
-    if "{{" in rest:
-        raise _broken(text, end + rest.index("{{"), "an action is never closed", "close it with }}")
-    parts.append(rest)
-    return Template(text, tuple(part for part in parts if part != ""))
-
-
-_ACTION = re.compile(r"\{\{(?P<trim>-\s)?(?P<body>(?:\"(?:[^\"\\]|\\.)*\"|`[^`]*`|[^}\"`])*?)(?:\s-)?\}\}", re.DOTALL)
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*"|`[^`]*`)|(?P<number>[-+]?[0-9][0-9.eE+-]*)
-    |(?P<variable>[$.][\w.]*)|(?P<word>[A-Za-z_]\w*)|(?P<sign>[|()]))""",
-    re.VERBOSE,
-)
-
-
-class _Pipeline:
-    """Parser of what stands between ``{{`` and ``}}``."""
-
-    def __init__(self, text: str, offset: int, body: str) -> None:
-        self._text = text
-        self._offset = offset
-        self._tokens: list[tuple[str, str, int]] = []
-        at = 0
-        while body[at:].strip():
-            found = _TOKEN.match(body, at)
-            if found is None:
-                raise self._error(at, f"unexpected {body[at:].strip()[0]!r}")
-            kind = found.lastgroup or ""
-            self._tokens.append((kind, found[kind], found.start(kind)))
-            at = found.end()
-        self._next = 0
-
-    def compile(self) -> _Evaluator:
-        if not self._tokens:
-            raise self._error(0, "an empty action")
-        found = self._pipeline()
-        if self._next < len(self._tokens):
-            _, token, at = self._tokens[self._next]
-            raise self._error(at, f"unexpected {token!r}")
-        return found
-
-    def _pipeline(self) -> _Evaluator:
-        value = self._command(None)
-        while self._peek() == "|":
-            self._next += 1
-            value = self._command(value)
-        return value
-
-    def _command(self, piped: _Evaluator | None) -> _Evaluator:
-        if self._next >= len(self._tokens):
-            raise self._error(len(self._text), "a pipeline ends too early")
-        kind, token, at = self._tokens[self._next]
-        if kind != "word":
-            if piped is not None:
-                raise self._error(at, f"{token!r} is no function")
-            return self._operand()
-        self._next += 1
-        if token in ("if", "else", "end", "range", "with", "template", "define", "query"):
-            raise self._error(at, f"{token!r} is not supported", "templates here are variables and pipelines")
-        function = FUNCTIONS.get(token)
-        if function is None:
-            raise self._error(at, f"unknown function {token!r}", f"known: {', '.join(sorted(FUNCTIONS))}")
-        arguments: list[_Evaluator] = []
-        while self._next < len(self._tokens) and self._peek() not in ("|", ")"):
-            arguments.append(self._operand())
-        if piped is not None:
-            arguments.append(piped)
-        if not function.least <= len(arguments) <= function.most:
-            raise self._error(at, f"{token} takes {function.expects} arguments, not {len(arguments)}")
-        compute = function.compute
-        return lambda facts: compute(*(argument(facts) for argument in arguments))
-
-    def _operand(self) -> _Evaluator:
-        kind, token, at = self._tokens[self._next]
-        self._next += 1
-        if kind == "text":
-            constant = token[1:-1] if token[0] == "`" else _unquoted(token)
-            return lambda _: constant
-        if kind == "number":
-            number = float(token)
-            return lambda _: number
-        if kind == "variable":
-            return self._variable(token, at)
-        if token == "(":
-            inner = self._pipeline()
-            if self._peek() != ")":
-                raise self._error(at, "'(' is never closed")
-            self._next += 1
-            return inner
-        raise self._error(at, f"unexpected {token!r}")
-
-    def _variable(self, token: str, at: int) -> _Evaluator:
-        if token in ("$value", ".Value"):
-            return lambda facts: facts.value
-        for prefix in ("$labels.", ".Labels."):
-            if token.startswith(prefix) and token[len(prefix) :].isidentifier():
-                name = token.removeprefix(prefix)
-                return lambda facts: facts.labels.get(name, "")
-        raise self._error(at, f"unknown variable {token!r}", "known: $value and $labels.name")
-
-    def _peek(self) -> str:
-        return self._tokens[self._next][1] if self._next < len(self._tokens) else ""
-
-    def _error(self, at: int, problem: str, hint: str = "") -> Misconfigured:
-        return _broken(self._text, min(self._offset + at, len(self._text)), problem, hint)
-
-
-def _broken(text: str, at: int, problem: str, hint: str = "") -> Misconfigured:
-    return Misconfigured(MisconfiguredReason.RULES, f"template {text!r}, character {at + 1}: {problem}", hint=hint)
-
-
-def _unquoted(token: str) -> str:
-    escapes = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
-    return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[0]), token[1:-1])
-
-
-# --- functions ----------------------------------------------------------------------------------------------------
-
-
-def go_text(value: Argument) -> str:
-    """``value`` as Go prints it: an exponent from 1e+06 on, whole numbers without a point."""
-    if isinstance(value, str):
-        return value
-    if math.isnan(value) or math.isinf(value):
-        return format_value(value)
-    sign, digits, shift = Decimal(repr(value)).normalize().as_tuple()
-    exponent = len(digits) + int(shift) - 1
-    if value == 0 or -4 <= exponent < 6:
-        return format_value(value)
-    fraction = "".join(map(str, digits[1:]))
-    return f"{'-' if sign else ''}{digits[0]}{'.' if fraction else ''}{fraction}e{exponent:+03d}"
-
-
-def number(value: Argument) -> float:
-    """``value`` as a number; text that is none is NaN."""
-    if isinstance(value, float):
-        return value
+    parser = Parser(text, functions={*FUNCTIONS, *_ASKING}, variables=_VARIABLES)
+    parts = parser.parse()
+    template = Template(text, parts, parser.definitions)
     try:
-        return float(value)
-    except ValueError:
-        return math.nan
+        _Rendering(_TRIAL, parser.definitions, trying=True).text(parts)
+    except TemplateError as error:
+        raise broken(text, max(text.find("{{"), 0), str(error)) from error
+    return template
 
 
-def humanize(value: Argument) -> str:
-    """With a metric prefix: 12340 is ``12.34k``, 0.002 is ``2m``."""
-    amount = number(value)
-    if amount == 0 or not math.isfinite(amount):
-        return _four_digits(amount)
-    if abs(amount) >= 1:
-        return _scaled(amount, 1000.0, ("", "k", "M", "G", "T", "P", "E", "Z", "Y"))
-    for prefix in ("m", "u", "n", "p", "f", "a", "z", "y"):
-        amount *= 1000
-        if abs(amount) >= 1:
-            return f"{_four_digits(amount)}{prefix}"
-    return f"{_four_digits(amount)}y"
+_VARIABLES = ("$labels", "$externalLabels", "$externalURL", "$value")
+_ASKING = frozenset({"query", "externalURL", "pathPrefix", "now", "parseDuration"})
+_MOST_TEXT = 100_000
+_DEEPEST = 100
 
 
-def humanize1024(value: Argument) -> str:
-    """With a binary prefix: 1048576 is ``1Mi``."""
-    amount = number(value)
-    if abs(amount) <= 1 or not math.isfinite(amount):
-        return _four_digits(amount)
-    return _scaled(amount, 1024.0, ("", "ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"))
+def _one(_: str) -> Sequence[Sampled]:
+    return (Sampled({}, 1.0),)
 
 
-def humanize_percentage(value: Argument) -> str:
-    """A ratio as a percentage: 0.0812 is ``8.12%``."""
-    return f"{_four_digits(number(value) * 100)}%"
+# The trial's query has a result, or whatever follows `first` would go untried.
+_TRIAL = Facts(labels={}, value=1.0, query=_one)
 
 
-def humanize_duration(value: Argument) -> str:
-    """Seconds in the units a person would use: 90 is ``1m 30s``, 0.25 is ``250ms``."""
-    amount = number(value)
-    if not math.isfinite(amount):
-        return _four_digits(amount)
-    if amount == 0:
-        return "0s"
-    if abs(amount) < 1:
-        for prefix in ("m", "u", "n", "p"):
-            amount *= 1000
-            if abs(amount) >= 1:
-                return f"{_four_digits(amount)}{prefix}s"
-        return f"{_four_digits(amount)}ps"
-    sign = "-" if amount < 0 else ""
-    whole = int(abs(amount))
-    days, hours, minutes, seconds = whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60
-    if days:
-        return f"{sign}{days}d {hours}h {minutes}m {seconds}s"
-    if hours:
-        return f"{sign}{hours}h {minutes}m {seconds}s"
-    if minutes:
-        return f"{sign}{minutes}m {seconds}s"
-    return f"{_four_digits(amount)}s"
+class _Break(Exception):
+    """A range is left."""
 
 
-def humanize_timestamp(value: Argument) -> str:
-    """Unix seconds as a date and time in UTC."""
-    amount = number(value)
-    if not math.isfinite(amount):
-        return _four_digits(amount)
-    return rfc3339(datetime.fromtimestamp(amount, UTC))
+class _Continue(Exception):
+    """A range goes on with its next element."""
 
 
-def print_formatted(template: Argument, *values: Argument) -> str:
-    """Go's ``printf`` with the verbs f, e, g, d, s, v, q and ``%%``."""
-    pending = list(values)
+@dataclass
+class _Rendering:
+    """One template with one set of facts."""
 
-    def one(found: re.Match[str]) -> str:
-        flags, verb = found[1], found[2]
-        if verb == "%":
-            return "%"
-        if not pending:
-            return f"%!{verb}(MISSING)"
-        value = pending.pop(0)
-        if verb in "fegd":
-            amount = number(value)
-            return f"%{flags}{verb}" % (int(amount) if verb == "d" and math.isfinite(amount) else amount)
-        text = go_text(value)
-        return f"%{flags}s" % (f'"{text}"' if verb == "q" else text)
+    facts: Facts
+    definitions: Mapping[str, tuple[Part, ...]]
+    trying: bool = False
+    _out: list[str] = field(default_factory=list)
+    _size: int = 0
 
-    return _VERB.sub(one, go_text(template))
+    def text(self, parts: tuple[Part, ...]) -> str:
+        facts = self.facts
+        dot = {
+            "Labels": facts.labels,
+            "Value": facts.value,
+            "ExternalLabels": facts.around.labels,
+            "ExternalURL": facts.around.url,
+        }
+        variables = {
+            "$": dot,
+            "$labels": facts.labels,
+            "$value": facts.value,
+            "$externalLabels": facts.around.labels,
+            "$externalURL": facts.around.url,
+        }
+        self._write(parts, dot, [variables], 0)
+        return "".join(self._out)
+
+    def _write(self, parts: tuple[Part, ...], dot: Any, scopes: list[dict[str, Any]], depth: int) -> None:
+        if depth > _DEEPEST:
+            raise TemplateError("templates include each other without end")
+        for part in parts:
+            match part:
+                case str():
+                    self._print(part)
+                case Print():
+                    value = self._pipeline(part.pipeline, dot, scopes)
+                    if not part.pipeline.names:
+                        self._print(text_of(value))
+                case Branch():
+                    inner = [*scopes, {}]
+                    value = self._pipeline(part.pipeline, dot, inner)
+                    if truth(value):
+                        self._write(part.body, value if part.moves_dot else dot, [*inner, {}], depth)
+                    else:
+                        self._write(part.otherwise, dot, [*inner, {}], depth)
+                case Loop():
+                    self._loop(part, dot, [*scopes, {}], depth)
+                case Include():
+                    given = None if part.pipeline is None else self._pipeline(part.pipeline, dot, scopes)
+                    if part.name not in self.definitions:
+                        raise TemplateError(f"template {part.name!r} not defined")
+                    self._write(self.definitions[part.name], given, [{"$": given}], depth + 1)
+                case Leave():
+                    raise _Continue if part.again else _Break
+
+    def _print(self, text: str) -> None:
+        self._size += len(text)
+        if self._size > _MOST_TEXT:
+            raise TemplateError(f"more than {_MOST_TEXT} characters")
+        self._out.append(text)
+
+    def _loop(self, loop: Loop, dot: Any, scopes: list[dict[str, Any]], depth: int) -> None:
+        bare = Pipeline(loop.pipeline.commands)
+        value = self._pipeline(bare, dot, scopes)
+        match value:
+            case Mapping():
+                items = [(key, value[key]) for key in sorted(value)]
+            case None:
+                items = []
+            case str() | bool() | float() | int() | Sampled():
+                raise TemplateError(f"range can't iterate over {text_of(value)}")
+            case _:
+                items = list(enumerate(value))
+        for key, item in items:
+            names = loop.pipeline.names
+            found = dict(zip(names, (item,) if len(names) == 1 else (key, item), strict=False))
+            if not loop.pipeline.declares:
+                for name, each in found.items():
+                    _assign(scopes, name, each)
+                found = {}
+            try:
+                self._write(loop.body, item, [*scopes, found], depth)
+            except _Continue:
+                continue
+            except _Break:
+                break
+        if not items:
+            self._write(loop.otherwise, dot, [*scopes, {}], depth)
+
+    # --- values ----------------------------------------------------------------------------------------------------
+
+    def _pipeline(self, pipeline: Pipeline, dot: Any, scopes: list[dict[str, Any]]) -> Any:
+        value: Any = None
+        for position, command in enumerate(pipeline.commands):
+            value = self._command(command, dot, scopes, (value,) if position else ())
+        for name in pipeline.names:
+            if pipeline.declares:
+                scopes[-1][name] = value
+            else:
+                _assign(scopes, name, value)
+        return value
+
+    def _command(self, command: Operand, dot: Any, scopes: list[dict[str, Any]], piped: tuple[Any, ...]) -> Any:
+        match command:
+            case Literal():
+                return command.value
+            case Variable():
+                return _fields(_found(command.name, dot, scopes), command.fields)
+            case Chain():
+                return _fields(self._pipeline(command.inner, dot, scopes), command.fields)
+            case Call():
+                return self._call(command, dot, scopes, piped)
+            case Method():
+                return self._method(command, dot, scopes, piped)
+
+    def _call(self, call: Call, dot: Any, scopes: list[dict[str, Any]], piped: tuple[Any, ...]) -> Any:
+        function = FUNCTIONS.get(call.function) or self._asking()[call.function]
+        count = len(call.arguments) + len(piped)
+        if not function.least <= count <= function.most:
+            raise TemplateError(f"{call.function} takes {function.expects} arguments, not {count}")
+        if call.function in ("and", "or"):
+            return self._lazily(call, dot, scopes, piped)
+        arguments = [self._command(each, dot, scopes, ()) for each in call.arguments]
+        try:
+            return function.compute(*arguments, *piped)
+        except TemplateError as error:
+            raise TemplateError(f"error calling {call.function}: {error}") from error
+        except RunbookdError as error:
+            raise TemplateError(f"error calling {call.function}: {error.message}") from error
+
+    def _lazily(self, call: Call, dot: Any, scopes: list[dict[str, Any]], piped: tuple[Any, ...]) -> Any:
+        """``and`` and ``or`` look at no more than they need."""
+        value: Any = None
+        for each in call.arguments:
+            value = self._command(each, dot, scopes, ())
+            if truth(value) is (call.function == "or"):
+                return value
+        return piped[0] if piped else value
+
+    def _method(self, method: Method, dot: Any, scopes: list[dict[str, Any]], piped: tuple[Any, ...]) -> Any:
+        target = method.target
+        *fields, name = target.fields
+        owner = self._command(
+            Variable(target.name, tuple(fields))
+            if isinstance(target, Variable)
+            else Chain(target.inner, tuple(fields)),
+            dot,
+            scopes,
+            (),
+        )
+        arguments = [self._command(each, dot, scopes, ()) for each in method.arguments]
+        if isinstance(owner, datetime) and name == "Format" and len([*arguments, *piped]) == 1:
+            return _formatted_time(owner, str([*arguments, *piped][0]))
+        raise TemplateError(f"{name} is no method that can be called here")
+
+    def _asking(self) -> Mapping[str, Function]:
+        facts = self.facts
+        return {
+            "query": Function(facts.query, 1, 1),
+            "externalURL": Function(lambda: facts.around.url, 0, 0),
+            "pathPrefix": Function(lambda: urlsplit(facts.around.url).path, 0, 0),
+            "now": Function(lambda: facts.at, 0, 0),
+            "parseDuration": Function(self._seconds, 1, 1),
+        }
+
+    def _seconds(self, text: Any) -> float:
+        try:
+            return parse_duration(str(text)).total_seconds()
+        except ValueError as error:
+            if self.trying:
+                return 1.0  # the text may come from a label
+            raise TemplateError(str(error)) from error
 
 
-_VERB = re.compile(r"%([-+ 0#]*[0-9]*(?:\.[0-9]+)?)([a-zA-Z%])")
+def _found(name: str, dot: Any, scopes: list[dict[str, Any]]) -> Any:
+    if name == ".":
+        return dot
+    return next(scope[name] for scope in reversed(scopes) if name in scope)
 
 
-def _scaled(amount: float, base: float, prefixes: tuple[str, ...]) -> str:
-    for prefix in prefixes:
-        if abs(amount) < base:
-            return f"{_four_digits(amount)}{prefix}"
-        amount /= base
-    return f"{_four_digits(amount * base)}{prefixes[-1]}"
+def _assign(scopes: list[dict[str, Any]], name: str, value: Any) -> None:
+    scope = next(scope for scope in reversed(scopes) if name in scope)
+    scope[name] = value
 
 
-def _four_digits(value: float) -> str:
-    return format_value(value) if not math.isfinite(value) else f"{value:.4g}"
+_CLOCK = {"Year": "year", "Month": "month", "Day": "day", "Hour": "hour", "Minute": "minute", "Second": "second"}
 
 
-@dataclass(frozen=True)
-class _Function:
-    compute: Callable[..., Argument]
-    least: int
-    most: int
+def _fields(value: Any, fields: tuple[str, ...]) -> Any:
+    for name in fields:
+        if isinstance(value, Mapping):
+            # A label that is not there is empty; anything else that is not there has no value.
+            missing = "" if all(isinstance(each, str) for each in value.values()) else None
+            value = value.get(name, missing)
+        elif isinstance(value, Sampled) and name in ("Labels", "Value"):
+            value = getattr(value, name)
+        elif isinstance(value, datetime) and name in (*_CLOCK, "Unix"):
+            value = int(value.timestamp()) if name == "Unix" else getattr(value, _CLOCK[name])
+        else:
+            raise TemplateError(f"can't evaluate field {name} in {text_of(value)}")
+    return value
 
-    @property
-    def expects(self) -> str:
-        return str(self.least) if self.least == self.most else f"at least {self.least}"
+
+# Go writes a layout as one particular moment: https://pkg.go.dev/time#pkg-constants
+_LAYOUT = (
+    ("2006", "%Y"), ("January", "%B"), ("Jan", "%b"), ("Monday", "%A"), ("Mon", "%a"), ("MST", "UTC"),
+    ("-0700", "+0000"), ("Z07:00", "Z"), ("01", "%m"), ("02", "%d"), ("15", "%H"), ("03", "%I"), ("04", "%M"),
+    ("05", "%S"), ("06", "%y"), ("PM", "%p"),
+)  # fmt: skip
 
 
-def _one(compute: Callable[[Argument], Argument]) -> _Function:
-    return _Function(compute, 1, 1)
-
-
-FUNCTIONS: dict[str, _Function] = {
-    "humanize": _one(humanize),
-    "humanize1024": _one(humanize1024),
-    "humanizePercentage": _one(humanize_percentage),
-    "humanizeDuration": _one(humanize_duration),
-    "humanizeTimestamp": _one(humanize_timestamp),
-    "printf": _Function(print_formatted, 1, 20),
-    "title": _one(lambda value: go_text(value).title()),
-    "toUpper": _one(lambda value: go_text(value).upper()),
-    "toLower": _one(lambda value: go_text(value).lower()),
-    "stripPort": _one(lambda value: re.sub(r":[0-9]+$", "", go_text(value))),
-    "reReplaceAll": _Function(
-        lambda pattern, replacement, text: compiled(go_text(pattern)).sub(
-            re.sub(r"\$\{?(\w+)\}?", r"\\g<\1>", go_text(replacement)), go_text(text)
-        ),
-        3,
-        3,
-    ),
-}
+def _formatted_time(moment: datetime, layout: str) -> str:
+    text, at = "", 0
+    while at < len(layout):
+        for pattern, code in _LAYOUT:
+            if layout.startswith(pattern, at):
+                text += code
+                at += len(pattern)
+                break
+        else:
+            text += layout[at].replace("%", "%%")
+            at += 1
+    return moment.astimezone(UTC).strftime(text)

@@ -19,6 +19,7 @@ from agent.clock import Clock
 from agent.daemon.backup_jobs import BackupJobs
 from agent.daemon.change import ChangeWatch
 from agent.daemon.evidence import EvidenceGatherer
+from agent.daemon.jumps import JumpWatch
 from agent.daemon.loop import Loop
 from agent.daemon.maintenance import MaintenanceWatch
 from agent.daemon.observer import Observer
@@ -112,6 +113,7 @@ class Daemon:
         self._loop = Loop(
             self.tick, interval=parts.settings.signals.interval, clock=parts.clock, telemetry=parts.telemetry
         )
+        self._jumps = JumpWatch(clock=parts.clock, store=parts.store, telemetry=parts.telemetry)
         self._announced: tuple[str, str] | None = None
         self._quit = threading.Event()
         self._lock = ChangeLock(
@@ -209,6 +211,7 @@ class Daemon:
     def tick(self) -> None:
         """Look, judge, tell, decide."""
         parts = self.parts
+        self._jumps.look()
         parts.instruments.collect()
         now = parts.clock.now()
         change = parts.watch.refresh(now)

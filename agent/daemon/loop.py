@@ -12,9 +12,21 @@ from collections.abc import Callable
 
 from agent.clock import Clock
 from agent.telemetry import Telemetry
-from agent.telemetry.catalogue import RULE_TICK_LAG, RULE_TICKS_MISSED
+from agent.telemetry.catalogue import RULE_LAST_TICK, RULE_TICK_LAG, RULE_TICKS_MISSED
 
 _log = logging.getLogger(__name__)
+
+
+def planned(due: float, ended: float, interval: float) -> tuple[float, int]:
+    """When the tick after the one that was due at ``due`` and ended at ``ended`` is due, and how many were missed.
+
+    Args:
+        due, ended: of the monotonic clock, seconds. That clock stands still while a machine is suspended, so what was
+            slept through is not missed.
+    """
+    following = due + interval
+    missed = max(0, int((ended - following) // interval))
+    return following + missed * interval, missed
 
 
 class Loop:
@@ -53,11 +65,8 @@ class Loop:
             except Exception:  # noqa: BLE001 - the loop is what people rely on; the log and a metric tell of the bug
                 _log.exception("a pass over the rules failed")
             self.last_tick = self._clock.monotonic()
-            due += self._interval
-            behind = self.last_tick - due
-            if behind > 0:
-                missed = int(behind // self._interval)
-                if missed:
-                    self._telemetry.add(RULE_TICKS_MISSED, missed)
-                    due += missed * self._interval
+            self._telemetry.set(RULE_LAST_TICK, self._clock.now().timestamp())
+            due, missed = planned(due, self.last_tick, self._interval)
+            if missed:
+                self._telemetry.add(RULE_TICKS_MISSED, missed)
             self._stop.wait(max(due - self._clock.monotonic(), 0.0))

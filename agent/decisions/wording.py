@@ -50,7 +50,8 @@ def figure(value: float, unit: Unit) -> str:
 
 def blindness(blind: str) -> str:
     """An alert's ``blind`` mark in words."""
-    return "no data" if blind == "no_data" else blind
+    kind, _, reason = blind.partition(": ")
+    return f"{kind.replace('_', ' ')}: {reason}" if reason else kind.replace("_", " ")
 
 
 def _rounded(value: float) -> str:

@@ -50,6 +50,14 @@ class _Chunk:
         self.gapped: Bools = np.zeros(width, dtype=np.bool_)
         self.fell: Bools = np.zeros(width, dtype=np.bool_)
 
+    def head(self, rows: int) -> _Chunk:
+        """The first ``rows`` rows, in arrays of their own."""
+        found = _Chunk(len(self.times), self.values.shape[1])
+        found.rows = rows
+        found.times[:rows], found.values[:rows] = self.times[:rows], self.values[:rows]
+        found.gapped[:], found.fell[:] = self.gapped, self.fell
+        return found
+
     def widen(self, width: int) -> None:
         """Make room for new series; readers keep the arrays they already hold."""
         values = np.full((len(self.times), width), ABSENT)
@@ -134,6 +142,27 @@ class SourceColumns:
         self._last = row
         self._last_seen[columns] = time
         self.newest = time
+
+    def cut(self, until: int) -> int:
+        """Drop the rows later than ``until`` (ms); returns how many. A view that was taken before keeps its rows."""
+        dropped = 0
+        while self._chunks and int(self._chunks[-1].times[self._chunks[-1].rows - 1]) > until:
+            chunk = self._chunks[-1]
+            kept = int(np.searchsorted(chunk.times[: chunk.rows], until, "right"))
+            dropped += chunk.rows - kept
+            if kept:
+                self._chunks[-1] = chunk.head(kept)
+            else:
+                self._chunks.pop()
+        if dropped:
+            self.newest = int(self._chunks[-1].times[self._chunks[-1].rows - 1]) if self._chunks else int(_BEGINNING)
+            room = len(self._last)
+            self._last = np.full(room, ABSENT)
+            if self._chunks:
+                last = self._chunks[-1].values[self._chunks[-1].rows - 1]
+                self._last[: len(last)] = last
+            np.minimum(self._last_seen, until, out=self._last_seen)
+        return dropped
 
     def trim(self, *, oldest: int, rows: int) -> list[int]:
         """Drop chunks that end before ``oldest`` (ms) or exceed ``rows``; columns whose series are gone with them."""

@@ -117,6 +117,7 @@ class SeriesStore:
         self._next_id = 0
         self._version = 0
         self._swept = 0
+        self._ended: dict[str, int] = {}
         self._over_limit = 0
         self._duplicates = 0
         self._late = 0
@@ -146,6 +147,7 @@ class SeriesStore:
             else:
                 columns, kept = self._resolve(target, labels, values)
             target.append(time, columns, kept)
+            self._ended.pop(source, None)
             for sample in batch:
                 if sample.exemplar is not None:
                     self._keep_exemplar(sample.labels, sample.exemplar)
@@ -159,6 +161,38 @@ class SeriesStore:
             target = self._source(source)
             target.append(max(round(timestamp * 1000), target.newest + 1), nothing, np.zeros(0))
             target.shape, target.shape_columns = [], nothing
+            self._ended.setdefault(source, target.newest)
+
+    def silent_since(self, source: str, at: float, patience: float) -> float | None:
+        """Since when (unix seconds) ``source`` delivers nothing, ``None`` while it speaks.
+
+        Args:
+            at: now, unix seconds.
+            patience: seconds without a reading that are still no silence, unless the source is known to have ended.
+        """
+        with self._lock:
+            known = self._sources.get(source)
+            if known is None:
+                return None
+            ended = self._ended.get(source)
+            if ended is None and at * 1000 - known.newest > patience * 1000:
+                ended = known.newest
+            return None if ended is None else ended / 1000
+
+    def rewind(self, now: float) -> int:
+        """Forget every reading later than ``now`` (unix seconds): the clock they were taken by has been put back.
+
+        Without it a source could file nothing until the clock has caught up with what it filed last.
+
+        Returns:
+            how many readings went.
+        """
+        with self._lock:
+            until = round(now * 1000)
+            self._swept = min(self._swept, until)
+            self._ended = {source: min(ended, until) for source, ended in self._ended.items()}
+            self._version += 1
+            return sum(source.cut(until) for source in self._sources.values())
 
     def select(self, matchers: Sequence[Matcher]) -> Selection:
         """The series that satisfy all ``matchers``, dead ones within the retention included."""
@@ -248,6 +282,7 @@ class SeriesStore:
                 count += int(here.sum())
         if count:
             source.append(source.newest + 1, targets[:0], np.zeros(0))
+            self._ended[source.name] = source.newest
         return count
 
     def series(self, matchers: Sequence[Matcher]) -> list[Labels]:

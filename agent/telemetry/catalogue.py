@@ -304,6 +304,26 @@ RULE_TICKS_MISSED = MetricSpec(
     unit="{tick}",
     description="Passes over the rules that were skipped because the one before took too long",
 )
+RULE_LAST_TICK = MetricSpec(
+    name="runbookd.rule.last.tick.timestamp",
+    kind=Kind.GAUGE,
+    unit="s",
+    description="When the last pass over the rules ended, in unix seconds",
+)
+RULES_UNSEEN = MetricSpec(
+    name="runbookd.rules.unseen",
+    kind=Kind.GAUGE,
+    unit="{rule}",
+    description="Alert rules that could not be judged at their last evaluation, by sight: no_data, blind or error",
+    attributes=("sight",),
+)
+CLOCK_JUMPS = MetricSpec(
+    name="runbookd.clock.jumps",
+    kind=Kind.COUNTER,
+    unit="{jump}",
+    description="Times the wall clock was put forward (a suspended machine, too) or back by more than two seconds",
+    attributes=("direction",),
+)
 RULE_FAILURES = MetricSpec(
     name="runbookd.rule.evaluation.failures",
     kind=Kind.COUNTER,

@@ -69,6 +69,10 @@ class World:
         else:
             self.store.ingest("app", at, [Sample(_labels(name), value, exemplar) for name, value in values.items()])
 
+    def feed(self, source: str, at: float, values: Values) -> None:
+        """One reading of another source."""
+        self.store.ingest(source, at, [Sample(_labels(name), value) for name, value in values.items()])
+
     def tick(self) -> TickResult:
         return self.evaluator.tick(self.clock.now())
 

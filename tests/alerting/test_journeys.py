@@ -80,7 +80,8 @@ def test_a_firing_alert_goes_blind_and_sees_again(world: Make) -> None:
     assert it.alert("Hot").blind == ""
     it.deliver(None)
     result = it.tick()
-    assert [alert.blind for alert in result.sight_changes] == ["no_data"]
+    blind = "blind: nothing has delivered temperature since 00:00:03 UTC"
+    assert [alert.blind for alert in result.sight_changes] == [blind]
     assert it.states() == {"Hot": "firing"}
     it.clock.advance(1)
     it.deliver({"temperature{room=cellar}": 40})
@@ -301,3 +302,54 @@ def test_the_state_is_in_the_file_before_the_change_is_returned(world: Make, tmp
     assert it.evaluator.active()[0].fired_at == result.changes[0].fired_at
     assert result.at - result.changes[0].active_since == timedelta(0)
     assert tmp_path.exists()
+
+
+def test_a_changed_expression_keeps_its_alerts(world: Make) -> None:
+    """Another threshold, at a reload or a restart: the alert that fires is the same, and so is one that waits."""
+    it = world(HOT)
+    it.run(6, heat(40))
+    began, active = it.alert("Hot").fired_at, it.alert("Hot").active_since
+    it.reload(HOT.replace("> 30", "> 35"))
+    assert it.run(1, heat(40)) == []
+    it.path.write_text(HOT.replace("> 30", "> 33"))
+    it.kill()
+    assert it.run(2, heat(40)) == []
+    assert (it.alert("Hot").fired_at, it.alert("Hot").active_since) == (began, active)
+    it.kill()
+    it.run(1, heat(40))
+    assert it.alert("Hot").fired_at == began, "it is in the file under its new rule"
+
+
+def test_a_changed_expression_that_no_longer_holds_ends_the_alert(world: Make) -> None:
+    """It is judged by the new text from the next look on."""
+    it = world(INSTANT)
+    it.run(2, heat(40))
+    it.reload(INSTANT.replace("> 30", "> 50"))
+    assert it.run(1, heat(40)) == [(2, "Hot", "resolved")]
+
+
+def test_other_labels_are_another_alert(world: Make) -> None:
+    """Whoever was told of a critical alert is told of its end; the warning is new."""
+    it = world(INSTANT)
+    it.run(2, heat(40))
+    it.reload(INSTANT.replace("critical", "warning").replace("> 30", "> 31"))
+    assert sorted(it.run(1, heat(40))) == [(2, "Hot", "firing"), (2, "Hot", "resolved")]
+
+
+def test_a_shorter_patience_counts_from_the_same_beginning(world: Make) -> None:
+    """Pending for 3 of 5 s; with `for: 2s` it fires at the next look."""
+    it = world(HOT)
+    it.run(4, heat(40))
+    it.reload(HOT.replace("for: 5s", "for: 2s"))
+    assert it.run(1, heat(40)) == [(4, "Hot", "firing")]
+
+
+def test_over_the_limit_is_an_error_that_takes_no_alert_away(world: Make) -> None:
+    """Prometheus drops all alerts of such a rule; here they keep their state, marked, and the rule is in error."""
+    it = world(INSTANT.replace("interval: 1s", "interval: 1s\n    limit: 2"))
+    rooms = ["cellar", "attic", "hall"]
+    it.run(2, lambda _: {f"temperature{{room={room}}}": 40 for room in rooms[:2]})
+    assert it.run(5, lambda _: {f"temperature{{room={room}}}": 40 for room in rooms}) == []
+    assert [alert.blind for alert in it.evaluator.active()] == ["error: 3 elements, over the group's limit of 2"] * 2
+    changes = it.run(1, lambda _: {f"temperature{{room={room}}}": 20 for room in rooms[:2]})
+    assert [state for _, _, state in changes] == ["resolved", "resolved"]

@@ -35,7 +35,6 @@ FRAMEWORKS = {"fastapi": "agent/api/", "starlette": "agent/api/", "typer": "agen
 
 LIMIT = 500
 LONGER = {
-    "agent/alerting/evaluator.py": "one pass over the rules, from what is due to what is written; two lines over",
     "agent/migration/facade.py": "the front door: every verb of the room with its promise",
     "agent/promql/engine.py": "one method a kind of node, of one evaluation that they share",
 }

@@ -116,7 +116,7 @@ def test_errors_page_within_seconds_and_clear_only_when_reads_succeed(drama: Dra
     alert = drama.matrix()
     assert alert is not None
     assert alert.fired_at == fired[0][1].fired_at
-    assert alert.blind == "no_data"
+    assert alert.blind == "no_data: the expression has no result"
 
     resolved = [
         alert

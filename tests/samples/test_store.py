@@ -296,3 +296,34 @@ def samples_of_one(store: SeriesStore, labels: Labels) -> float:
     selection = store.select([Matcher(MatchOperator.EQUAL, name, value) for name, value in labels])
     view = store.view(selection.parts[0], 0, 1_000_000)
     return float(view.block(len(view) - 1, len(view), selection.parts[0].columns)[0, 0])
+
+
+def test_a_rewound_store_files_again() -> None:
+    """The clock was put back: what is of the future goes, in part of a chunk or in whole ones, and readings go on."""
+    store = SeriesStore(Limits(chunk=4))
+    for second in range(10):
+        store.ingest("app", float(second), [Sample(UP, float(second)), Sample(DOWN, 1.0)])
+    version = store.version
+    assert store.rewind(5.0) == 4
+    assert store.version != version
+    assert samples_of(store, "up") == [(float(second), float(second)) for second in range(6)]
+    store.ingest("app", 5.5, [Sample(UP, 50.0)])
+    assert samples_of(store, "up")[-1] == (5.5, 50.0)
+    assert store.statistics().refused_as_late == 0
+    assert store.rewind(-1.0) == 7
+    store.ingest("app", 0.0, [Sample(UP, 3.0)])
+    assert samples_of(store, "up") == [(0.0, 3.0)]
+
+
+def test_a_source_is_silent_when_it_ended_or_was_not_heard_of() -> None:
+    """An end is known at once, a hanging source after the patience; who speaks again is not silent."""
+    store = SeriesStore()
+    store.ingest("app", 10.0, [Sample(UP, 1.0)])
+    assert store.silent_since("app", 20.0, 300.0) is None
+    assert store.silent_since("app", 400.0, 300.0) == 10.0
+    store.stale("app", 12.0)
+    store.stale("app", 15.0)
+    assert store.silent_since("app", 20.0, 300.0) == 12.0
+    store.ingest("app", 21.0, [Sample(UP, 1.0)])
+    assert store.silent_since("app", 22.0, 300.0) is None
+    assert store.silent_since("nobody", 22.0, 300.0) is None
