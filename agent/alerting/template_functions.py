@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from agent.promql import format_value
-from agent.samples.matchers import compiled
+from agent.samples.matchers import Match, Pattern, compiled
 
 
 class TemplateError(Exception):
@@ -329,23 +329,25 @@ def _sorted(label: Any, samples: Any) -> list[Sampled]:
 # --- text ---------------------------------------------------------------------------------------------------------
 
 
+def _pattern(text: Any) -> Pattern:
+    return compiled(f"(?-s){_text(text)}")  # unlike a matcher's, a template's dot does not match a line's end
+
+
 def _replaced(pattern: Any, replacement: Any, text: Any) -> str:
     """Go's ``$1`` and ``${1}``; a group that there is not is empty."""
-    template = _text(replacement)
+    template, expression = _text(replacement), _pattern(pattern)
 
-    def expand(found: re.Match[str]) -> str:
+    def expand(found: Match) -> str:
         def one(name: re.Match[str]) -> str:
             key = name[1] or name[2]
             if key is None:
                 return "$"
-            try:
-                return (found[int(key)] if key.isdigit() else found[key]) or ""
-            except IndexError:
-                return ""
+            number_ = int(key) if key.isdigit() else expression.groupindex.get(key, expression.groups + 1)
+            return (found.group(number_) or "") if number_ <= expression.groups else ""
 
         return re.sub(r"\$(?:(\w+)|\{(\w+)\}|\$)", one, template)
 
-    return compiled(_text(pattern)).sub(expand, _text(text))
+    return expression.sub(expand, _text(text))
 
 
 def _titled(value: Any) -> str:
@@ -440,7 +442,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "toLower": _of(lambda value: _text(value).lower()),
     "stripPort": _of(_without_port),
     "stripDomain": _of(_without_domain),
-    "match": _of(lambda pattern, text: compiled(_text(pattern)).search(_text(text)) is not None, 2),
+    "match": _of(lambda pattern, text: _pattern(pattern).search(_text(text)) is not None, 2),
     "reReplaceAll": _of(_replaced, 3),
     "safeHtml": _of(lambda value: _text(value)),
     "graphLink": _of(lambda expression: f"/graph?g0.expr={_escaped(expression)}&g0.tab=0"),
