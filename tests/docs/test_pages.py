@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from agent.alerting import AlertRule, load_rules
+from agent.alerting.sight import ANNOTATIONS
 from agent.runbook import load_runbook
 from agent.settings import Settings, load_settings
 from agent.telemetry import CATALOGUE, by_prometheus_name
@@ -28,7 +29,7 @@ _OURS = ("agent", "bench", "docs", "grafana", "migrations", "rules", "runbooks",
 _READERS_OWN = {"runbookd.yaml"}
 _FAMILIES = {spec.prometheus_name for spec in CATALOGUE}
 # Not metrics: what the same prefixes begin otherwise.
-_OTHER_WORDS = {"firestore_admin_v1"}
+_OTHER_WORDS = {"firestore_admin_v1", *ANNOTATIONS}
 # Not commands: what the backup format's keys are derived with.
 _OTHER_CODE = {"runbookd backup file", "runbookd backup key id"}
 
