@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from agent.alerting import Alert, AlertRule, AlertState, GroupStatus, Health, RuleStatus
 from agent.clock import rfc3339
-from agent.promql import Matrix, Scalar, Text, Value, Vector, format_value
+from agent.promql import Matrix, Scalar, Text, Value, Vector, format_exponent, format_value
 from agent.samples import Exemplar, Labels
 
 TRUNCATED = "results truncated due to limit"
@@ -92,25 +91,14 @@ def of_alert(alert: Alert) -> dict[str, Any]:
         "annotations": dict(alert.annotations),
         "state": "firing" if alert.state in _FIRING else "pending",
         "activeAt": rfc3339(alert.active_since),
-        "value": exponent(alert.value),
+        "value": format_exponent(alert.value),
     }
 
 
 def number(value: float) -> str:
     """A sample's value: the shortest digits that read back, with an exponent only where it is far from 1."""
     far = math.isfinite(value) and value != 0 and not 1e-6 <= abs(value) < 1e21
-    return exponent(value) if far else format_value(value)
-
-
-def exponent(value: float) -> str:
-    """An alert's value as Prometheus writes it: shortest digits with an exponent, ``5e-01``, ``1.2345e+03``."""
-    if not math.isfinite(value):
-        return format_value(value)
-    sign, digits, power = Decimal(repr(value)).normalize().as_tuple()
-    assert isinstance(power, int)
-    power += len(digits) - 1
-    mantissa = "".join(map(str, digits[:1])) + ("." if digits[1:] else "") + "".join(map(str, digits[1:]))
-    return f"{'-' if sign else ''}{mantissa}e{'-' if power < 0 else '+'}{abs(power):02}"
+    return format_exponent(value) if far else format_value(value)
 
 
 def _of_rule(status: RuleStatus, *, alerts: bool) -> dict[str, Any]:

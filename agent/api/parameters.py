@@ -101,12 +101,17 @@ class Arguments:
         return int(text)
 
     def check_options(self) -> None:
-        """Refuse what would change a result and isn't done here; a ``timeout`` only has to be well written."""
+        """Refuse what would change a result and isn't done here."""
         if self.text("lookback_delta"):
             raise bad_data("lookback_delta", "it is fixed here")
-        timeout = self.text("timeout")
-        if timeout and _seconds(timeout) is None:
-            raise bad_data("timeout", f'cannot parse "{timeout}" to a valid duration')
+
+    def timeout(self) -> float | None:
+        """Seconds that the query may take; ``None`` where nothing is said of it."""
+        text = self.text("timeout")
+        seconds = _seconds(text) if text else None
+        if text and seconds is None:
+            raise bad_data("timeout", f'cannot parse "{text}" to a valid duration')
+        return seconds
 
     def selectors(self, *, required: bool = False) -> list[tuple[Matcher, ...]]:
         """The matchers of every ``match[]``."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from agent.api.encoding import JsonResponse, data_of_value
 from agent.api.parameters import ApiError, Arguments, arguments_of, bad_data, label_name
 from agent.api.sources import Sources
 from agent.faults import RunbookdError, Transient
-from agent.promql import Kind
+from agent.promql import Answer, Kind
 from agent.samples import Exemplar, Labels, Matcher, SeriesStore
 from agent.samples.columns import present
 from agent.telemetry import CATALOGUE
@@ -35,9 +36,18 @@ _POINTS = 11_000
 _AT_ONCE = 2
 _PATIENCE_S = 5.0
 _ROWS_AT_ONCE = 240
+_REMARKS = 10
 
-Outcome = tuple[Any, Sequence[str]]
-"""Data and warnings."""
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is answered, and what there is to say about it."""
+
+    data: Any
+    warnings: Sequence[str] = ()
+    infos: Sequence[str] = ()
+
+
 Question = Callable[[Arguments], Outcome]
 
 
@@ -112,8 +122,7 @@ class _Questions:
         at = arguments.time("time", default=self._now())
         limit = arguments.limit()
         arguments.check_options()
-        data, cut = data_of_value(self._sources.engine.instant(plan, at), at, limit)
-        return data, [TRUNCATED] if cut else []
+        return _told(self._sources.engine.query(plan, at, timeout=arguments.timeout()), at, limit)
 
     def query_range(self, arguments: Arguments) -> Outcome:
         start, end, step = arguments.time("start"), arguments.time("end"), arguments.step()
@@ -128,13 +137,13 @@ class _Questions:
                 "(?step=XX)",
             )
         arguments.check_options()
+        timeout = arguments.timeout()
         plan = arguments.expression()
         if plan.kind not in (Kind.VECTOR, Kind.SCALAR):
             raise bad_data(
                 "query", f'invalid expression type "{plan.kind}" for range query, must be Scalar or instant Vector'
             )
-        data, cut = data_of_value(self._sources.engine.range(plan, start, end, step), end, limit)
-        return data, [TRUNCATED] if cut else []
+        return _told(self._sources.engine.query_range(plan, start, end, step, timeout=timeout), end, limit)
 
     def exemplars(self, arguments: Arguments) -> Outcome:
         """Traces behind the series that a query reads."""
@@ -145,12 +154,11 @@ class _Questions:
                 kept = found.setdefault(labels, [])
                 if exemplar.timestamp <= end and exemplar not in kept:
                     kept.append(exemplar)
-        return [of_exemplars(labels, found[labels]) for labels in sorted(found) if found[labels]], []
+        return Outcome([of_exemplars(labels, found[labels]) for labels in sorted(found) if found[labels]])
 
     def series(self, arguments: Arguments) -> Outcome:
         found = sorted(self._matching(arguments, required=True))
-        data, cut = _limited([dict(labels) for labels in found], arguments)
-        return data, cut
+        return _limited([dict(labels) for labels in found], arguments)
 
     def label_names(self, arguments: Arguments) -> Outcome:
         if not arguments.all("match[]"):
@@ -177,7 +185,7 @@ class _Questions:
         # Unlike everywhere else 0 means none here, and what is negative means all.
         if limit and not limit.startswith("-"):
             found = dict(list(found.items())[: arguments.limit()])
-        return found, []
+        return Outcome(found)
 
     def rules(self, arguments: Arguments) -> Outcome:
         kind = arguments.text("type").lower()
@@ -197,23 +205,25 @@ class _Questions:
             rules = [rule for rule in status.rules if asked(rule)]
             if rules or not (kind or names):
                 found.append(of_group(status, rules, alerts=not excluded))
-        return {"groups": found}, []
+        return Outcome({"groups": found})
 
     def alerts(self, arguments: Arguments) -> Outcome:
         del arguments
-        return {"alerts": [of_alert(alert) for alert in self._sources.rules.active()]}, []
+        return Outcome({"alerts": [of_alert(alert) for alert in self._sources.rules.active()]})
 
     def buildinfo(self, arguments: Arguments) -> Outcome:
         """Grafana asks for it, to know which functions it may offer: those of Prometheus 3."""
         del arguments
-        return {
-            "version": "3.0.0",
-            "revision": f"runbookd-{__version__}",
-            "branch": "",
-            "buildUser": "",
-            "buildDate": "",
-            "goVersion": "",
-        }, []
+        return Outcome(
+            {
+                "version": "3.0.0",
+                "revision": f"runbookd-{__version__}",
+                "branch": "",
+                "buildUser": "",
+                "buildDate": "",
+                "goVersion": "",
+            }
+        )
 
     # --- inside -----------------------------------------------------------------------------------------------
 
@@ -231,7 +241,7 @@ class _Questions:
 async def _answered(work: Callable[[], Awaitable[Outcome]]) -> JsonResponse:
     """Prometheus's envelope around what ``work`` returns or raises."""
     try:
-        data, warnings = await work()
+        outcome = await work()
     except ApiError as error:
         return _error(error.status, error.kind, str(error))
     except Transient as error:
@@ -242,9 +252,11 @@ async def _answered(work: Callable[[], Awaitable[Outcome]]) -> JsonResponse:
     except Exception as error:  # noqa: BLE001 - a client of this API expects its envelope around a bug, too
         _log.exception("a query failed unexpectedly")
         return _error(500, "internal", f"{type(error).__name__}: {error}")
-    body: dict[str, Any] = {"status": "success", "data": data}
-    if warnings:
-        body["warnings"] = list(warnings)
+    body: dict[str, Any] = {"status": "success", "data": outcome.data}
+    if outcome.warnings:
+        body["warnings"] = list(outcome.warnings)
+    if outcome.infos:
+        body["infos"] = list(outcome.infos)
     return JsonResponse(body)
 
 
@@ -254,7 +266,19 @@ def _error(status: int, kind: str, message: str) -> JsonResponse:
 
 def _limited(found: list[Any], arguments: Arguments) -> Outcome:
     limit = arguments.limit()
-    return (found[:limit], [TRUNCATED]) if limit and len(found) > limit else (found, [])
+    return Outcome(found[:limit], [TRUNCATED]) if limit and len(found) > limit else Outcome(found)
+
+
+def _told(answer: Answer, at: float, limit: int) -> Outcome:
+    data, cut = data_of_value(answer.value, at, limit)
+    warnings, infos = _first(answer.warnings, "warning"), _first(answer.infos, "info")
+    return Outcome(data, [TRUNCATED, *warnings] if cut else warnings, infos)
+
+
+def _first(remarks: Sequence[str], kind: str) -> list[str]:
+    """As many as Prometheus tells."""
+    more = len(remarks) - _REMARKS
+    return [*remarks[:_REMARKS], *([f"{more} more {kind} annotations omitted"] if more > 0 else [])]
 
 
 def _alive_between(store: SeriesStore, matchers: tuple[Matcher, ...], start: float, end: float) -> Iterable[Labels]:

@@ -205,7 +205,7 @@ def build(
     runs = Runs(folder / "migrations")
 
     store = SeriesStore(StoreLimits(retention=settings.signals.retention_hours * 3600.0))
-    engine = Engine(store)
+    engine = Engine(store, monotonic=clock.monotonic)
     freshness = Freshness(clock=clock, telemetry=telemetry)
     instruments = InstrumentSource(telemetry=telemetry, store=store, freshness=freshness, clock=clock)
     scraper = Scraper(settings.signals.scrape, store=store, freshness=freshness, clock=clock, telemetry=telemetry)

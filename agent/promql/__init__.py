@@ -5,12 +5,15 @@ here: rules and alerts (``alerting``), HTTP (``api``), any metric's name. What t
 when an expression is compiled, never when it runs.
 """
 
-from agent.promql.engine import Engine, Evaluation
+from agent.promql.engine import Engine
+from agent.promql.evaluation import Evaluation
 from agent.promql.expressions import Kind, Node, Select
 from agent.promql.plan import Plan, compile_expression
-from agent.promql.values import Element, Matrix, Scalar, Series, Text, Value, Vector, format_value
+from agent.promql.remarks import Answer
+from agent.promql.values import Element, Matrix, Scalar, Series, Text, Value, Vector, format_exponent, format_value
 
 __all__ = [
+    "Answer",
     "Element",
     "Engine",
     "Evaluation",
@@ -25,5 +28,6 @@ __all__ = [
     "Value",
     "Vector",
     "compile_expression",
+    "format_exponent",
     "format_value",
 ]

@@ -16,6 +16,7 @@ from agent.faults import Refused, RefusedReason
 from agent.promql.cursor import Cursor, OutOfStepError
 from agent.promql.expressions import (
     ARITHMETIC,
+    CALL,
     COMPARISONS,
     SET_OPERATORS,
     Aggregate,
@@ -29,6 +30,7 @@ from agent.promql.expressions import (
     Negate,
     Node,
     Number,
+    Place,
     Select,
     Subquery,
     Text,
@@ -64,10 +66,6 @@ _KINDS = {
     repr(vendor.ValueType.String): Kind.STRING,
 }
 
-
-Place = tuple[Node, int]
-"""An argument of a function or aggregation, by its number in the text; ``CALL`` for the call itself."""
-CALL = -1
 
 # Past it milliseconds no longer fit where the engine adds offsets to them.
 _FARTHEST_MS = 10**15

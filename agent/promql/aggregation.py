@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.promql.tables import Block, Bools, Floats, Indices, SeriesTable, empty
+from agent.promql.budget import Budget
+from agent.promql.summing import means, sums
+from agent.promql.tables import Block, Bools, Floats, Indices, SeriesTable, empty, failed
 from agent.promql.values import format_value
 from agent.promql.windows import quantile, sorted_with_nan_first
 from agent.samples import METRIC_NAME, Labels
@@ -49,18 +51,31 @@ def group_key(each: Labels, labels: frozenset[str], without: bool) -> Labels:
     return tuple(pair for pair in each if pair[0] in labels)
 
 
-def aggregate(operator: str, block: Block, groups: Grouping, parameter: Floats | None) -> Block:
-    """``operator`` of every group at every step; ``parameter`` has one value a step."""
+def aggregate(
+    operator: str, block: Block, groups: Grouping, parameter: Floats | None, tick: Callable[[], None]
+) -> Block:
+    """``operator`` of every group at every step.
+
+    Args:
+        parameter: one value a step.
+        tick: called as it goes on; may raise.
+
+    Raises:
+        Permanent: ``topk`` or ``bottomk`` of a number that is none.
+    """
+    if operator in ("topk", "bottomk"):
+        assert parameter is not None
+        _check_count(parameter)
     if not len(block.table):
         return block
     if operator in ("topk", "bottomk"):
         assert parameter is not None
-        return _extremes(block, groups, parameter, largest=operator == "topk")
+        return _extremes(block, groups, parameter, tick, largest=operator == "topk")
     values, present = block.values[groups.order], block.present[groups.order]
     there = np.logical_or.reduceat(present, groups.starts, axis=0)
     if operator == "quantile":
         assert parameter is not None
-        return Block(groups.table, _quantiles(values, present, groups.starts, parameter), there)
+        return Block(groups.table, _quantiles(values, present, groups.starts, parameter, tick), there)
     return Block(groups.table, _REDUCTIONS[operator](values, present, groups.starts), there)
 
 
@@ -68,8 +83,7 @@ Reduction = Callable[[Floats, Bools, Indices], Floats]
 
 
 def _sum(values: Floats, present: Bools, starts: Indices) -> Floats:
-    total: Floats = np.add.reduceat(np.where(present, values, 0.0), starts, axis=0)
-    return total
+    return sums(np.where(present, values, 0.0), starts)
 
 
 def _count(values: Floats, present: Bools, starts: Indices) -> Floats:
@@ -79,8 +93,7 @@ def _count(values: Floats, present: Bools, starts: Indices) -> Floats:
 
 
 def _average(values: Floats, present: Bools, starts: Indices) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _sum(values, present, starts) / _count(values, present, starts)
+    return means(np.where(present, values, 0.0), starts, _count(values, present, starts))
 
 
 def _variance(values: Floats, present: Bools, starts: Indices) -> Floats:
@@ -120,35 +133,53 @@ _REDUCTIONS: dict[str, Reduction] = {
 OPERATORS = frozenset([*_REDUCTIONS, "topk", "bottomk", "quantile", "count_values"])
 
 
-def count_values(block: Block, labels: tuple[str, ...], without: bool, into: str) -> Block:
-    """How many elements of each group have each value, the value written as the label ``into``."""
+def count_values(block: Block, labels: tuple[str, ...], without: bool, into: str, budget: Budget) -> Block:
+    """How many elements of each group have each value, the value written as the label ``into``.
+
+    Raises:
+        Refused, Transient: as :class:`Budget`: every value is a series of its own.
+    """
     steps = block.values.shape[1]
     rows: dict[Labels, Floats] = {}
     chosen = frozenset(labels) | (frozenset() if without else {into})
     for row, step in zip(*np.nonzero(block.present), strict=True):
         pairs = {**dict(block.table.labels[row]), into: format_value(float(block.values[row, step]))}
         key = group_key(tuple(sorted(pairs.items())), chosen, without)
-        rows.setdefault(key, np.zeros(steps))[step] += 1
+        if key not in rows:
+            budget.spend(steps)
+            rows[key] = np.zeros(steps)
+        rows[key][step] += 1
     if not rows:
         return empty(steps)
     counts = np.array(list(rows.values()))
     return Block(SeriesTable(tuple(rows)), counts, counts > 0)
 
 
-def _quantiles(values: Floats, present: Bools, starts: Indices, shares: Floats) -> Floats:
+def _quantiles(values: Floats, present: Bools, starts: Indices, shares: Floats, tick: Callable[[], None]) -> Floats:
     found = np.zeros((len(starts), values.shape[1]))
     ends = [*starts[1:], len(values)]
     for group, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        tick()
         for step in range(values.shape[1]):
             members = values[start:end, step][present[start:end, step]]
             found[group, step] = quantile(float(shares[step]), sorted_with_nan_first(members))
     return found
 
 
-def _extremes(block: Block, groups: Grouping, parameter: Floats, *, largest: bool) -> Block:
+def _check_count(parameter: Floats) -> None:
+    if np.isnan(parameter).any():
+        raise failed("Parameter value is NaN", "topk and bottomk want a whole number")
+    wide = parameter[np.abs(parameter) >= 2.0**63]
+    if len(wide):
+        side = "over" if wide[0] > 0 else "under"
+        raise failed(f"Scalar value {format_value(float(wide[0]))} {side}flows int64", "use a smaller number")
+
+
+def _extremes(block: Block, groups: Grouping, parameter: Floats, tick: Callable[[], None], *, largest: bool) -> Block:
     """Keep the ``k`` largest or smallest of every group; NaN is the last to be kept."""
     kept = np.zeros_like(block.present)
     for members in groups.members():
+        tick()
         for step in range(block.values.shape[1]):
             here = members[block.present[members, step]]
             wanted = parameter[step]

@@ -71,6 +71,11 @@ class Node:
         return ()
 
 
+CALL = -1
+Place = tuple[Node, int]
+"""An argument of a function or aggregation, by its number in the text; ``CALL`` for the call itself."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Number(Node):
     value: float

@@ -104,7 +104,7 @@ FUNCTIONS: dict[str, Mapped] = {
     "ln": _plain(np.log),
     "log2": _plain(np.log2),
     "log10": _plain(np.log10),
-    "sgn": _plain(np.sign),
+    "sgn": _plain(lambda values: np.where(values == 0, values, np.sign(values))),  # which forgets the sign of -0
     "sin": _plain(np.sin),
     "cos": _plain(np.cos),
     "tan": _plain(np.tan),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.promql.tables import Block, relabel
-from agent.samples import Labels
+from agent.samples import METRIC_NAME, Labels, Matcher, MatchOperator
 from agent.samples.matchers import Match, Pattern, compiled
 
 FUNCTIONS = frozenset({"label_replace", "label_join"})
@@ -35,6 +36,21 @@ def renaming(function: str, texts: tuple[str, ...]) -> Callable[[Labels], Labels
     target, separator, *sources = texts
     check_names(function, (target, *sources))
     return partial(_joined, target, separator, tuple(sources))
+
+
+def if_absent(matchers: Sequence[Matcher]) -> Labels:
+    """What ``absent`` can say about a series that is not there: the labels it would surely have."""
+    named = Counter(matcher.name for matcher in matchers)
+    return tuple(
+        sorted(
+            (matcher.name, matcher.value)
+            for matcher in matchers
+            if matcher.operator is MatchOperator.EQUAL
+            and matcher.name != METRIC_NAME
+            and named[matcher.name] == 1
+            and matcher.value
+        )
+    )
 
 
 def check_names(function: str, names: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from agent.promql.adapter import Place, parse
+from agent.promql.adapter import parse
 from agent.promql.expressions import (
     SET_OPERATORS,
     Aggregate,
@@ -16,6 +16,7 @@ from agent.promql.expressions import (
     Kind,
     Negate,
     Node,
+    Place,
     Select,
     Subquery,
     Text,

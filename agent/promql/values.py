@@ -66,3 +66,14 @@ def format_value(value: float) -> str:
     if "e" in text:
         text = format(Decimal(text), "f")
     return text.removesuffix(".0")
+
+
+def format_exponent(value: float) -> str:
+    """The shortest digits with an exponent, as Go's ``%e`` has it: ``5e-01``, ``1.2345e+03``."""
+    if not math.isfinite(value):
+        return format_value(value)
+    sign, digits, power = Decimal(repr(value)).normalize().as_tuple()
+    assert isinstance(power, int)
+    power += len(digits) - 1
+    mantissa = "".join(map(str, digits[:1])) + ("." if digits[1:] else "") + "".join(map(str, digits[1:]))
+    return f"{'-' if sign else ''}{mantissa}e{'-' if power < 0 else '+'}{abs(power):02}"

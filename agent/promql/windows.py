@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.promql.summing import column_means, column_sums
 from agent.promql.tables import Bools, Floats, Indices
 from agent.samples import ColumnView
 from agent.samples.columns import present as present_cells
@@ -102,6 +103,7 @@ def evaluate(
     parameters: NDArray[np.float64],
     *,
     now: Millis,
+    tick: Callable[[], None],
 ) -> Outcome:
     """``kind`` of the series in ``columns`` at every step.
 
@@ -111,6 +113,7 @@ def evaluate(
         length: of the window, ms.
         parameters: (parameters x steps).
         now: when each step is evaluated, ms.
+        tick: called as it goes on; may raise.
 
     Returns:
         values and presence, both (series x steps).
@@ -129,6 +132,7 @@ def evaluate(
     if not len(pending):
         return values, found
     for step in np.flatnonzero(highs > lows):
+        tick()
         low, high = int(lows[step]), int(highs[step])
         cells = view.block(low, high, columns[pending])
         frame = Frame(
@@ -266,13 +270,11 @@ def _all(frame: Frame) -> Bools:
 
 
 def _sum(frame: Frame) -> Floats:
-    total: Floats = np.where(frame.mask, frame.values, 0.0).sum(axis=0)
-    return total
+    return column_sums(np.where(frame.mask, frame.values, 0.0))
 
 
 def _average(frame: Frame) -> Outcome:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _sum(frame) / frame.count, _all(frame)
+    return column_means(np.where(frame.mask, frame.values, 0.0), frame.count.astype(np.float64)), _all(frame)
 
 
 def _smallest(frame: Frame) -> Outcome:

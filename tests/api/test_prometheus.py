@@ -12,8 +12,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from agent.api.answers import exponent, number
+from agent.api.answers import number
 from agent.api.prometheus import router
+from agent.promql import format_exponent
 from agent.samples import Exemplar, Sample, labels_of
 from tests.api.conftest import World
 
@@ -37,7 +38,7 @@ def test_numbers_take_an_exponent_only_far_from_one(value: float, text: str) -> 
 )
 def test_an_alerts_value_always_has_an_exponent(value: float, text: str) -> None:
     """As Prometheus writes it, so that what reads one reads the other."""
-    assert exponent(value) == text
+    assert format_exponent(value) == text
 
 
 def test_a_limit_cuts_and_says_so(world: World) -> None:
@@ -56,6 +57,30 @@ def test_a_limit_cuts_and_says_so(world: World) -> None:
             found = body["data"]["result"] if isinstance(body["data"], dict) else body["data"]
             assert len(found) == expected
             assert ("warnings" in body) is (expected < 5)
+
+
+def test_remarks_stand_beside_the_answer(world: World) -> None:
+    """Warnings and infos with their places, no more than ten of each; none where there is nothing to say."""
+    _series(world, 3)
+    moment, span = {"time": world.at(0)}, {"start": world.at(0), "end": world.at(1), "step": 1}
+    body = world.client.get("/api/v1/query", params={"query": "quantile(2, n) + sum(rate(n[5m]))", **moment}).json()
+    assert body["warnings"] == ["PromQL warning: quantile value should be between 0 and 1, got 2 (1:10)"]
+    assert "infos" not in body  # a rate of one sample is nothing to remark on
+    many = " or ".join(f"quantile({number}, n)" for number in range(2, 15))
+    body = world.client.get("/api/v1/query_range", params={"query": many, **span}).json()
+    assert len(body["warnings"]) == 11
+    assert body["warnings"][-1] == "3 more warning annotations omitted"
+    assert not {"warnings", "infos"} & world.client.get("/api/v1/query", params={"query": "n", **moment}).json().keys()
+
+
+def test_a_query_may_ask_for_less_time(world: World) -> None:
+    """What takes longer ends with Prometheus's error for it."""
+    for path, more in (("query", {}), ("query_range", {"start": 0, "end": 10, "step": 1})):
+        answer = world.client.get(f"/api/v1/{path}", params={"query": "sum(n)", "timeout": "-1s", **more})
+        assert answer.json()["errorType"] in ("timeout", "bad_data")
+        answer = world.client.get(f"/api/v1/{path}", params={"query": "sum(n)", "timeout": "0.000001", **more})
+        assert (answer.status_code, answer.json()["errorType"]) == (503, "timeout")
+        assert "query timed out" in answer.json()["error"]
 
 
 def test_a_limit_must_be_a_number(world: World) -> None:
@@ -171,10 +196,10 @@ def test_only_a_few_queries_run_at_a_time_and_the_rest_give_up(world: World) -> 
     class Slow:
         """An engine whose queries end when the test says so."""
 
-        def instant(self, plan: object, at: float) -> object:
+        def query(self, plan: object, at: float, *, timeout: float | None) -> object:
             inside.release()
             assert gate.wait(20)
-            return world.engine.instant(plan, at)  # type: ignore[arg-type]
+            return world.engine.query(plan, at, timeout=timeout)  # type: ignore[arg-type]
 
     app = FastAPI()
     sources = type(world.sources)(**{**vars(world.sources), "engine": Slow()})

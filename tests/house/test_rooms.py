@@ -36,7 +36,6 @@ FRAMEWORKS = {"fastapi": "agent/api/", "starlette": "agent/api/", "typer": "agen
 LIMIT = 500
 LONGER = {
     "agent/migration/facade.py": "the front door: every verb of the room with its promise",
-    "agent/promql/engine.py": "one method a kind of node, of one evaluation that they share",
 }
 
 
