@@ -157,12 +157,18 @@ class Firestore:
     def ranges(self, parts: int, read_time: datetime, *, known: Sequence[str] = ()) -> list[Scope]:
         """Disjoint scopes that together are every document, under missing parents too, in the order of names.
 
+        A server that can't cut (Google's emulator) is read in one: see :mod:`agent.firestore.cuts`.
+
         Args:
             parts: how many of about equal size are wanted; each root collection is at least one.
             known: paths of documents, in order, that an earlier scan found to cut the database well. They are taken
                 as they are, unless flat collections are better read whole: counting is dear where paging is slow.
         """
         roots = self.collection_ids(read_time=read_time)
+        if not roots:
+            return [NameRange(expected=0)]
+        if not self._cuts.possible(roots[0], read_time):
+            return [EVERYTHING]
         pageable = self._faster_carrier(roots, read_time) is Carrier.PAGES
         if known and not pageable:
             return [NameRange(first=first, last=last) for first, last in pairwise(["", *known[1:], ""])]
@@ -171,7 +177,7 @@ class Firestore:
                 parts=parts,
                 roots=roots,
                 count=lambda scope: self.count(scope, read_time),
-                cuts=lambda scope, root, pieces: self._cuts.of(scope, root, pieces, read_time),
+                cuts=lambda root, pieces: self._cuts.of(root, pieces, read_time),
                 pageable=pageable,
             )
         except Permanent as error:

@@ -1,8 +1,7 @@
 """Cutting the database into parts that can be read side by side.
 
 A cut is just a document's name; any set of names is a valid cut of the one kindless scan, so a bad cut costs balance
-and never a document. Where the server has PartitionQuery (production, the sandbox) its cursors are the cuts; where it
-hasn't (Google's emulator), keys-only queries with an offset find them.
+and never a document. PartitionQuery's cursors are the cuts (:mod:`agent.firestore.cuts`).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def plan(
     parts: int,
     roots: Sequence[str],
     count: Callable[[Scope], int],
-    cuts: Callable[[NameRange, str, int], list[str]],
+    cuts: Callable[[str, int], list[str]],
     pageable: bool,
 ) -> list[Scope]:
     """Disjoint scopes that together are everything, in the order of names.
@@ -31,7 +30,7 @@ def plan(
         parts: how many of about equal size are wanted; small collections may make it more.
         roots: ids of all root collections at the read_time.
         count: number of documents in a scope at the read_time.
-        cuts: paths that cut a range of that root collection into that many pieces.
+        cuts: paths that cut that root collection into that many pieces, some maybe outside it.
         pageable: whether a flat collection is better left whole, to be read by ListDocuments.
     """
     if not roots:
@@ -52,7 +51,7 @@ def plan(
         if pageable and expected and count(Collection(path=root)) == expected:
             scopes.append(Collection(path=root, expected=expected))
         elif expected > target:
-            scopes.extend(_divided(found, cuts(found, root, math.ceil(expected / target))))
+            scopes.extend(_divided(found, cuts(root, math.ceil(expected / target))))
         else:
             scopes.append(found)
     return scopes

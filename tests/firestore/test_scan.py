@@ -144,6 +144,36 @@ def test_pages_follow_the_token_and_survive_failures() -> None:
     assert wire.calls == 2 + 10
 
 
+class Timed(Frail):
+    """A wire that takes its time: so many seconds for a stream's first documents, and for each page of 100."""
+
+    def __init__(self, clock: ManualClock, *, stream: float, page: float) -> None:
+        super().__init__([])
+        self._clock, self._stream, self._page = clock, stream, page
+
+    def stream(
+        self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None
+    ) -> Iterator[bytes]:
+        self._clock.sleep(self._stream)
+        yield from super().stream(method, request, summary=summary, deadline=deadline)
+
+    def unary(self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None) -> bytes:
+        self._clock.sleep(self._page)
+        return super().unary(method, request, summary=summary, deadline=deadline)
+
+
+@pytest.mark.parametrize(
+    ("stream", "page", "carrier"), [(3.0, 0.5, Carrier.PAGES), (3.0, 0.8, Carrier.STREAM), (0.3, 0.5, Carrier.STREAM)]
+)
+def test_the_faster_carrier_is_told_by_the_document_not_by_the_page(
+    stream: float, page: float, carrier: Carrier
+) -> None:
+    """A server that answers with smaller pages than asked for is compared all the same."""
+    clock = ManualClock()
+    scanner = Scanner(Timed(clock, stream=stream, page=page), Retrying(RetryPolicy(), clock=clock, draw=lambda: 0.5))
+    assert scanner.faster(Collection(path="users"), _AT, clock) is carrier
+
+
 def test_no_progress_ends_in_the_failure() -> None:
     """A server that stays away ends the scan within the budget."""
     with pytest.raises(Transient, match="stream broke"):

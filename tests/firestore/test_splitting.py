@@ -35,7 +35,7 @@ def test_every_document_lies_in_exactly_one_scope(
         parts=parts,
         roots=sorted({path.partition("/")[0] for path in paths}),
         count=lambda scope: sum(_inside(path, scope) for path in paths),
-        cuts=lambda _scope, _root, pieces: data.draw(st.lists(st.sampled_from(paths), max_size=pieces)),
+        cuts=lambda _root, pieces: data.draw(st.lists(st.sampled_from(paths), max_size=pieces)),
         pageable=pageable,
     )
     for path in paths:
