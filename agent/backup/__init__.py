@@ -13,10 +13,11 @@ from agent.backup.manifest import BackupType, Manifest, Tally
 from agent.backup.ports import Database, Reader
 from agent.backup.records import Interrupted
 from agent.backup.restore import Change, ChangeSink, RestoreReport
-from agent.backup.retention import Candidate, Verdict, Why, decide_retention
+from agent.backup.retention import Candidate, CandidateCopy, Verdict, Why, decide_retention
 from agent.backup.scratch import sandbox_scratch
 from agent.backup.segments import Compression
 from agent.backup.summaries import BackupDetails, BackupSummary, CleanReport
+from agent.backup.upload import UploadReport
 from agent.backup.verify import Scratch, VerifyReport
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "BackupType",
     "Backups",
     "Candidate",
+    "CandidateCopy",
     "Change",
     "ChangeSink",
     "CleanReport",
@@ -40,6 +42,7 @@ __all__ = [
     "RestoreReport",
     "Scratch",
     "Tally",
+    "UploadReport",
     "Verdict",
     "VerifyReport",
     "Why",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
 from agent.backup.catalogue import Catalogue
 from agent.backup.chain import Chain, load_chain
+from agent.backup.cleaning import clean_backups
 from agent.backup.create import Order, create_backup
 from agent.backup.encryption import Keyring
 from agent.backup.export import ndjson
 from agent.backup.manifest import BackupType, Manifest
+from agent.backup.measuring import measured, observe_backups, observe_storages
+from agent.backup.notes import RestoreNotes
 from agent.backup.ports import Database
 from agent.backup.records import Interrupted
 from agent.backup.restore import (
@@ -24,17 +26,17 @@ from agent.backup.restore import (
     plan_restore,
     restore_backup,
 )
-from agent.backup.retention import decide_retention
+from agent.backup.retention import SHRUNKEN
 from agent.backup.segments import Compression
 from agent.backup.soundness import checked_chain
 from agent.backup.summaries import (
     BackupDetails,
     BackupSummary,
     CleanReport,
-    candidate_of,
     is_proven,
     summary_of,
 )
+from agent.backup.upload import UploadReport, upload_copies
 from agent.backup.verify import Scratch, VerifyReport, verify_backup
 from agent.clock import Clock, SystemClock
 from agent.faults import (
@@ -44,19 +46,12 @@ from agent.faults import (
     PermanentReason,
     Refused,
     RefusedReason,
-    RunbookdError,
 )
 from agent.storage import Storage
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
-from agent.telemetry.catalogue import (
-    BACKUP_LAST_PROVEN,
-    BACKUP_LAST_SUCCESS,
-    BACKUP_SIZE,
-    OPERATION_DURATION,
-    STORAGE_USAGE,
-)
+from agent.telemetry.catalogue import BACKUP_SIZE, RESTORES_INTERRUPTED
 
-_log = logging.getLogger(__name__)
+_RECENT = timedelta(days=7)
 _LONGEST_CHAIN = 30
 """Members after which an incremental becomes a full backup: each of them is one more thing that may break."""
 
@@ -99,12 +94,13 @@ class Backups:
             raise Misconfigured(
                 MisconfiguredReason.SETTINGS,
                 "no storage is configured for backups",
-                hint="set backup.local or backup.gcs in runbookd.yaml",
+                hint="set storage.local or storage.gcs_bucket in runbookd.yaml",
             )
         self._firestore = firestore
         self._telemetry = telemetry
         self._clock = clock or SystemClock()
         self._catalogue = Catalogue(storages=storages, clock=self._clock, keys=keys)
+        self._notes = RestoreNotes(self._catalogue, self._clock)
         self._routes = routes or {}
         self._retention = retention or {}
         self._critical = tuple(critical)
@@ -142,7 +138,7 @@ class Backups:
             try:
                 manifest = self._create(kind, base, compression, progress, cancelled)
             except Permanent as error:
-                if base is None or error.reason is not PermanentReason.CORRUPT:
+                if base is None or error.reason not in {PermanentReason.CORRUPT, PermanentReason.NOT_FOUND}:
                     raise
                 manifest = self._create(kind, None, compression, progress, cancelled)
             span["backup.id"] = manifest.id
@@ -171,7 +167,7 @@ class Backups:
         order = Order(
             type=actual,
             requested=kind if kind is not actual else None,
-            storages=tuple(self._routes.get(actual, ())) or tuple(self._catalogue.storages),
+            storages=self._wanted(actual),
             only=self._critical if actual is BackupType.CRITICAL else (),
             base=base,
             compression=compression,
@@ -180,14 +176,16 @@ class Backups:
             expected=previous.total_documents if previous and actual is not BackupType.CRITICAL else None,
             tool=self._tool,
         )
-        return create_backup(
-            order,
-            reader=self._firestore,
-            catalogue=self._catalogue,
-            clock=self._clock,
-            progress=progress,
-            cancelled=cancelled,
-        )
+        # What an increment builds on must not expire under it: until it is published, nothing else says it is needed.
+        with self._catalogue.in_use([member.id for member in base.members] if base else [], "parent"):
+            return create_backup(
+                order,
+                reader=self._firestore,
+                catalogue=self._catalogue,
+                clock=self._clock,
+                progress=progress,
+                cancelled=cancelled,
+            )
 
     def _base(self) -> Chain | None:
         """What an incremental builds on: the newest full or incremental backup of this database with a sound chain."""
@@ -249,48 +247,56 @@ class Backups:
             before: only backups whose read_time is earlier.
             kinds: only these types; all that hold the whole database by default.
         """
+        for manifest in self._verified():
+            if (before is None or manifest.read_time < before) and (not kinds or manifest.type in kinds):
+                return manifest
+        return None
+
+    def _verified(self) -> Iterator[Manifest]:
+        """The backups of the whole database that are known to be good, newest first."""
         entries = {entry.id: entry for entry in self._catalogue.entries()}
         for entry in entries.values():
             manifest = entry.manifest
             if manifest is None or manifest.only or manifest.database != self._firestore.address.root:
                 continue
-            if (before is not None and manifest.read_time >= before) or (kinds and manifest.type not in kinds):
-                continue
             if is_proven(entry, entries):
-                return manifest
-        return None
+                yield manifest
+
+    def latest(self) -> Manifest:
+        """What a person means by the newest good backup: :meth:`newest_verified`, unless that would be a trap.
+
+        Raises:
+            Permanent: ``NOT_FOUND``: there is none.
+            Refused: ``LAST_GOOD``: it holds less than a tenth of what another of the last seven days holds, as after
+                somebody deleted everything and the hourly snapshots went on.
+        """
+        verified = list(self._verified())
+        if not verified:
+            raise Permanent(
+                PermanentReason.NOT_FOUND, "there is no verified backup", hint="take one: runbookd backup create"
+            )
+        newest = verified[0]
+        recent = [one for one in verified if newest.read_time - one.read_time <= _RECENT]
+        most = max(one.total_documents for one in recent)
+        fuller = next(one for one in recent if one.total_documents * SHRUNKEN >= most)
+        if fuller is not newest:
+            raise Refused(
+                RefusedReason.LAST_GOOD,
+                f"the newest verified backup, {newest.id}, holds {newest.total_documents:,} documents, and "
+                f"{fuller.id} holds {fuller.total_documents:,}",
+                hint=f"say which one you mean; to undo a deletion it is {fuller.id}",
+            )
+        return newest
 
     def interrupted_restores(self) -> tuple[Interrupted, ...]:
         """Restores that wrote to a database and never finished; running them again completes them."""
-        return self._catalogue.interrupted()
+        return self._notes.interrupted()
 
     def observe_metrics(self) -> None:
         """Set the gauges that describe what is stored; for the daemon, at its start and now and then."""
-        for storage in self._catalogue.storages.values():
-            try:
-                usage = storage.usage()
-            except RunbookdError as error:
-                _log.warning("a backup storage can't be measured", extra={"storage": storage.name, "why": str(error)})
-                continue
-            if usage.ratio is not None:
-                self._telemetry.set(STORAGE_USAGE, usage.ratio, {"storage": storage.name})
-        sizes: dict[BackupType, int] = {}
-        for summary in self.list():
-            sizes.setdefault(summary.type, summary.stored_bytes)
-        for kind, size in sizes.items():
-            self._telemetry.set(BACKUP_SIZE, size, {"type": kind})
-        self._observe_successes()
-
-    def _observe_successes(self) -> None:
-        newest: dict[BackupType, datetime] = {}
-        proven = [entry.proven_at for entry in self._catalogue.entries() if entry.proven_at is not None]
-        if proven:
-            self._telemetry.set(BACKUP_LAST_PROVEN, max(proven).timestamp())
-        for summary in self.list():
-            if summary.verified and summary.read_time is not None:
-                newest.setdefault(summary.type, summary.read_time)
-        for kind, moment in newest.items():
-            self._telemetry.set(BACKUP_LAST_SUCCESS, moment.timestamp(), {"type": kind})
+        observe_storages(self._telemetry, self._catalogue)
+        observe_backups(self._telemetry, self._catalogue)
+        self._telemetry.set(RESTORES_INTERRUPTED, len(self.interrupted_restores()))
 
     # --- proving --------------------------------------------------------------------------------------------------
 
@@ -327,7 +333,7 @@ class Backups:
                 cancelled=cancelled,
             )
             span["backup.ok"] = report.ok
-            self._observe_successes()
+            observe_backups(self._telemetry, self._catalogue)
             return report
 
     # --- using ----------------------------------------------------------------------------------------------------
@@ -384,7 +390,7 @@ class Backups:
                         progress=renewing,
                         cancelled=cancelled,
                     )
-                self._catalogue.mark_restoring(backup, target, recipe.collections, delete_extra=delete_extra)
+                self._notes.begin(backup, target, recipe.collections, delete_extra=delete_extra)
                 report = restore_backup(
                     chain,
                     recipe,
@@ -397,8 +403,9 @@ class Backups:
                 span["restore.applied"] = report.applied
                 span["restore.conflicts"] = report.conflicts
                 if not report.failed:
-                    self._catalogue.clear_restoring(target, None if not recipe.collections else backup)
-                self._catalogue.keep_report(backup, asdict(report))
+                    everything = not recipe.collections and not chain.newest.only
+                    self._notes.settle(target, None if everything else backup)
+                self._notes.keep_report(backup, asdict(report))
                 return report
 
     def export(
@@ -420,67 +427,62 @@ class Backups:
         self._catalogue.unpin(backup)
 
     def clean(self, *, dry_run: bool = True) -> CleanReport:
-        """Remove what retention gives up, and what interrupted work left behind.
+        """Remove what retention gives up, and what interrupted work left behind; see :mod:`agent.backup.cleaning`.
 
         Raises:
             RunbookdError: a storage does not answer; nothing is decided on half the facts.
-            Refused: ``LAST_GOOD`` if the verdicts would leave no backup at all; a guard against bugs and odd clocks.
+            Refused: ``LAST_GOOD`` if the verdicts would leave no backup at all.
         """
         with self._operation("plan" if dry_run else "clean", {}):
-            entries = {entry.id: entry for entry in self._catalogue.entries(everywhere=True)}
-            verdicts = decide_retention(
-                [candidate_of(entry) for entry in entries.values()],
+            return clean_backups(
+                self._catalogue,
+                database=self._firestore.address.root,
+                wanted=self._wanted,
                 retention=self._retention,
                 now=self._clock.now(),
-            )
-            doomed = [verdict.id for verdict in verdicts if not verdict.keep]
-            if doomed and len(doomed) == len(entries):
-                raise Refused(RefusedReason.LAST_GOOD, "retention would remove every backup; nothing was removed")
-            freed = 0
-            removed = []
-            for backup in doomed:
-                # Asked again, because a restore may have begun since the list was made.
-                entry = self._catalogue.entry(backup)
-                if entry.leases or entry.pinned:
-                    continue
-                freed += sum(sum(copy.files.values()) for copy in entry.copies)
-                removed.append(backup)
-                if not dry_run:
-                    self._catalogue.remove(backup)
-            leftovers = (
-                [f"{storage}:{folder}" for storage, folder in self._catalogue.leftovers()]
-                if dry_run
-                else self._catalogue.remove_leftovers()
-            )
-            return CleanReport(
                 dry_run=dry_run,
-                verdicts=verdicts,
-                removed=tuple(removed),
-                leftovers=tuple(leftovers),
-                freed_bytes=freed,
             )
+
+    def upload(
+        self,
+        backup: str = "",
+        *,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> UploadReport:
+        """Bring copies to the storages where the page wants them and where they are missing or damaged, and verify.
+
+        Args:
+            backup: only this one and what it builds on; every backup of this database by default.
+
+        Raises:
+            RunbookdError: a storage does not answer. What is wrong with a single copy is in the report.
+        """
+        with self._operation("upload", {"backup.id": backup}) as span:
+            self._catalogue.refresh()
+            only = {member.id for member in load_chain(self._catalogue, backup).members} if backup else None
+            entries = [
+                entry
+                for entry in self._catalogue.entries(everywhere=True)
+                if (only is None or entry.id in only)
+                and (entry.manifest is None or entry.manifest.database == self._firestore.address.root)
+            ]
+            report = upload_copies(
+                self._catalogue, entries, wanted=self._wanted, progress=progress, cancelled=cancelled
+            )
+            span["backup.uploaded"] = len(report.uploaded)
+            problems = list(report.problems)
+            for made in dict.fromkeys(copy.partition(":")[2] for copy in report.uploaded):
+                problems += self.verify(made, progress=progress, cancelled=cancelled).problems
+            return replace(report, problems=tuple(problems))
+
+    def _wanted(self, kind: BackupType) -> tuple[str, ...]:
+        """Names of the storages that a type goes to."""
+        return tuple(self._routes.get(kind, ())) or tuple(self._catalogue.storages)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _operation(
         self, operation: str, attributes: dict[str, str | int | float | bool]
     ) -> AbstractContextManager[dict[str, str | int | float | bool]]:
-        return _measured(self._telemetry, self._clock, operation, attributes)
-
-
-@contextmanager
-def _measured(
-    telemetry: Telemetry, clock: Clock, operation: str, attributes: dict[str, str | int | float | bool]
-) -> Iterator[dict[str, str | int | float | bool]]:
-    """A span and a duration around an operation; what is put into the yielded dict ends up on the span."""
-    began = clock.monotonic()
-    outcome = "failed"
-    try:
-        with telemetry.span(f"backup.{operation}", attributes) as span:
-            found: dict[str, str | int | float | bool] = {}
-            yield found
-            for name, value in found.items():
-                span.set_attribute(name, value)
-        outcome = "ok"
-    finally:
-        telemetry.record(OPERATION_DURATION, clock.monotonic() - began, {"operation": operation, "outcome": outcome})
+        return measured(self._telemetry, self._clock, operation, attributes)

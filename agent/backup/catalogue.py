@@ -7,12 +7,10 @@ manifest live small sealed records: ``verified.json`` (the result of the newest 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from agent.backup.encryption import Keyring
 from agent.backup.leases import LEASE_PREFIX, Lease, is_living, new_lease, read_lease
@@ -26,16 +24,20 @@ from agent.backup.manifest import (
     seal,
     unseal,
 )
-from agent.backup.records import Copy, Entry, Interrupted, Verification
+from agent.backup.records import Copy, Entry, Verification
 from agent.backup.segments import Segment, checked_segment
 from agent.clock import Clock, rfc3339
-from agent.faults import Permanent, PermanentReason, RunbookdError, Transient, TransientReason
+from agent.faults import (
+    Permanent,
+    PermanentReason,
+    RunbookdError,
+    Transient,
+    TransientReason,
+)
 from agent.storage import Storage, StoredObject
 
 VERIFIED = "verified.json"
 PINNED = "pinned.json"
-_RESTORING = "restoring-"
-_RESTORED = "restored-"
 _RENEW_AFTER = timedelta(minutes=10)
 
 
@@ -192,85 +194,49 @@ class Catalogue:
                 self.storages[name].delete(f"{backup}/{LEASE_PREFIX}create.json")
 
     @contextmanager
-    def in_use(self, backups: Sequence[str], purpose: str, target: str = "") -> Iterator[_Hold]:
-        """Hold a lease on each of ``backups`` inside the block; retention leaves them alone."""
-        hold = _Hold(self, backups, new_lease(purpose, self._clock.now(), target), self._clock)
+    def in_use(
+        self, backups: Sequence[str], purpose: str, target: str = "", *, also: Sequence[str] = ()
+    ) -> Iterator[_Hold]:
+        """Hold a lease on each of ``backups`` inside the block; retention leaves them alone.
+
+        Args:
+            target: for a restore, the database it writes to.
+            also: storages that are about to hold them; a lease there keeps what is not yet whole.
+        """
+        hold = _Hold(self, backups, new_lease(purpose, self._clock.now(), target), self._clock, also)
         hold.write()
         try:
             yield hold
         finally:
             hold.release()
 
-    def mark_restoring(self, backup: str, target: str, collections: tuple[str, ...], *, delete_extra: bool) -> None:
-        """Note, before the first write, that ``target`` is being changed; in every storage that takes it."""
-        body = {
-            "target": target,
-            "since": rfc3339(self._clock.now()),
-            "collections": list(collections),
-            "delete_extra": delete_extra,
-        }
-        for copy in self.entry(backup).copies:
-            with suppress(RunbookdError):
-                self.storages[copy.storage].replace(f"{backup}/{_restoring(target)}", seal(body))
-
-    def keep_report(self, backup: str, report: Mapping[str, Any]) -> None:
-        """Keep the report of a finished restore beside the backup that it came from."""
-        now = self._clock.now()
-        file = f"{_RESTORED}{now:%Y%m%d-%H%M%S-%f}.json"
-        for copy in self.entry(backup).copies:
-            with suppress(RunbookdError):
-                self.storages[copy.storage].replace(f"{backup}/{file}", seal({"finished_at": rfc3339(now), **report}))
-
-    def clear_restoring(self, target: str, backup: str | None) -> None:
-        """A restore finished; with ``backup`` ``None`` it was of everything, and settles every earlier one."""
-        file = _restoring(target)
-        for storage in self.storages.values():
-            with suppress(RunbookdError):
-                folders = [backup] if backup else [name for name, files in _folders(storage).items() if file in files]
-                for folder in folders:
-                    storage.delete(f"{folder}/{file}")
-
-    def interrupted(self) -> tuple[Interrupted, ...]:
-        """Restores that were begun, did not finish, and that nobody is working on."""
-        found: dict[tuple[str, str], Interrupted] = {}
-        for entry in self.entries():
-            working = {lease.target for lease in entry.leases}
-            for copy in entry.copies:
-                for file in copy.files:
-                    if not file.startswith(_RESTORING):
-                        continue
-                    with suppress(Permanent):
-                        body = unseal(b"".join(self.storages[copy.storage].get(f"{entry.id}/{file}")), file)
-                        if body["target"] not in working:
-                            found[entry.id, body["target"]] = Interrupted(
-                                backup=entry.id,
-                                target=body["target"],
-                                since=datetime.fromisoformat(body["since"]),
-                                collections=tuple(body["collections"]),
-                                delete_extra=body["delete_extra"],
-                            )
-        return tuple(found.values())
-
-    def remove(self, backup: str) -> None:
-        """Delete a backup everywhere: its manifest first, so that no half of it is ever listed."""
-        for storage in self.storages.values():
-            remove_folder(storage, backup)
+    def remove(self, backup: str, storage: str) -> None:
+        """Delete one copy of a backup: its manifest first, so that no half of it is ever listed."""
+        remove_folder(self.storages[storage], backup)
 
     def leftovers(self) -> list[tuple[str, str]]:
-        """Storage and folder of everything without a manifest that nobody is making any more."""
+        """Storage and folder, or file, of what killed work left: what has no manifest, and leases of the dead."""
         found = []
         for storage in self.storages.values():
-            for folder, files in _folders(storage).items():
-                if MANIFEST not in files and not self._living(storage, folder, files):
-                    found.append((storage.name, folder))
+            for folder, files in folders_of(storage).items():
+                living = self._living(storage, folder, files)
+                if MANIFEST not in files:
+                    found += [] if living else [(storage.name, folder)]
+                    continue
+                dead = [file for file in files if file.startswith(LEASE_PREFIX) and file not in living]
+                found += [(storage.name, f"{folder}/{file}") for file in dead]
         return found
 
     def remove_leftovers(self) -> list[str]:
         """Delete what killed creates, killed removals and killed writes left; what was deleted, for the report."""
         removed = []
-        for name, folder in self.leftovers():
-            remove_folder(self.storages[name], folder)
-            removed.append(f"{name}:{folder}")
+        for name, place in self.leftovers():
+            folder, _, file = place.partition("/")
+            if file:
+                self.storages[name].delete(place)
+            else:
+                remove_folder(self.storages[name], folder)
+            removed.append(f"{name}:{place}")
         for storage in self.storages.values():
             removed += [f"{storage.name}:partial file"] * storage.sweep()
         return removed
@@ -280,7 +246,7 @@ class Catalogue:
     def _held(self, name: str, prefix: str) -> dict[str, dict[str, StoredObject]]:
         """The backups in one storage; none if it does not answer."""
         try:
-            folders = _folders(self.storages[name], prefix)
+            folders = folders_of(self.storages[name], prefix)
         except RunbookdError as error:
             self.unreachable[name] = error
             return {}
@@ -298,7 +264,7 @@ class Catalogue:
                     self.unreachable[name] = error
                 continue
             copies.append(copy)
-            leases |= {lease.token: lease for lease in found}
+            leases |= {lease.token: lease for lease in found.values()}
         if not copies:
             return None
         return Entry(
@@ -335,35 +301,37 @@ class Catalogue:
             self._manifests[storage.name, stored] = known
         return known
 
-    def _living(self, storage: Storage, backup: str, files: Iterable[str]) -> list[Lease]:
-        living = []
+    def _living(self, storage: Storage, backup: str, files: Iterable[str]) -> dict[str, Lease]:
+        """The leases whose holders may still be at work, by file."""
+        living = {}
         for file in files:
             if file.startswith(LEASE_PREFIX):
                 # A lease that can't be read (released this moment, or damaged) protects nothing.
                 with suppress(Permanent):
                     lease = read_lease(b"".join(storage.get(f"{backup}/{file}")), file)
                     if is_living(lease, self._clock.now()):
-                        living.append(lease)
+                        living[file] = lease
         return living
 
 
 class _Hold:
     """Leases that are held; renewed as the work goes on."""
 
-    def __init__(self, catalogue: Catalogue, backups: Sequence[str], lease: Lease, clock: Clock) -> None:
+    def __init__(
+        self, catalogue: Catalogue, backups: Sequence[str], lease: Lease, clock: Clock, also: Sequence[str]
+    ) -> None:
         self._catalogue = catalogue
         self._backups = backups
         self._lease = lease
         self._clock = clock
+        self._also = also
 
     def write(self) -> None:
         for backup in self._backups:
-            for copy in self._catalogue.entry(backup).copies:
+            for storage in {*(copy.storage for copy in self._catalogue.entry(backup).copies), *self._also}:
                 # A storage that can be read and not written still serves a restore; it can't be cleaned either.
                 with suppress(RunbookdError):
-                    self._catalogue.storages[copy.storage].replace(
-                        f"{backup}/{self._lease.file}", self._lease.to_bytes()
-                    )
+                    self._catalogue.storages[storage].replace(f"{backup}/{self._lease.file}", self._lease.to_bytes())
 
     def renew(self) -> None:
         """To be called now and then by long work; cheap."""
@@ -390,7 +358,7 @@ def remove_folder(storage: Storage, folder: str) -> None:
         storage.delete(stored.key)
 
 
-def _folders(storage: Storage, prefix: str = "backup-") -> dict[str, dict[str, StoredObject]]:
+def folders_of(storage: Storage, prefix: str = "backup-") -> dict[str, dict[str, StoredObject]]:
     """Objects by backup id and by name within it."""
     found: dict[str, dict[str, StoredObject]] = {}
     for stored in storage.list(prefix):
@@ -418,10 +386,6 @@ def _verification(
     except (Permanent, KeyError, TypeError, ValueError):
         return None
     return verification if verification.manifest_sha256 == manifest.sha256 else None
-
-
-def _restoring(target: str) -> str:
-    return f"{_RESTORING}{hashlib.sha256(target.encode()).hexdigest()[:16]}.json"
 
 
 def _age(entry: Entry) -> tuple[datetime, str]:

@@ -88,6 +88,8 @@ def create_backup(
     try:
         parts = _read_all(order, reader, read_time, copies, watch)
         manifest = _manifest(order, parts, backup, reader.address.root, read_time, started, clock.now())
+        if order.base is not None:
+            catalogue.manifest(order.base.newest.id)  # gone, if retention decided just before our lease was written
         manifest = copies.publish_manifest(manifest)
     except BaseException:
         copies.withdraw()

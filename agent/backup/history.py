@@ -7,7 +7,7 @@ them; the gauge ``runbookd.backup.consecutive.failures`` is read from here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -31,8 +31,9 @@ _KEPT_PER_TYPE = 1000
 
 
 class Outcome(StrEnum):
-    """How an attempt that was due ended."""
+    """How an attempt that was due ended, or that it has not yet."""
 
+    RUNNING = "running"
     OK = "ok"
     FAILED = "failed"
     MISSED = "missed"
@@ -45,7 +46,7 @@ class Attempt:
     Args:
         type: what was to be made.
         due_at: when it was to start; an attempt is identified by type and this time.
-        outcome: how it ended; ``MISSED`` if it never started.
+        outcome: how it ended; ``MISSED`` if it never started, ``RUNNING`` if it has not ended.
         backup: id of the backup, where there is one.
         detail: the error in a sentence, or empty.
     """
@@ -58,7 +59,7 @@ class Attempt:
 
 
 def consecutive_failures(outcomes: Iterable[Outcome]) -> int:
-    """How many attempts in a row, counted back from the newest, did not end well.
+    """How many attempts in a row, counted back from the newest that ended, did not end well.
 
     Args:
         outcomes: newest first.
@@ -67,7 +68,7 @@ def consecutive_failures(outcomes: Iterable[Outcome]) -> int:
     for outcome in outcomes:
         if outcome is Outcome.OK:
             break
-        count += 1
+        count += outcome is not Outcome.RUNNING
     return count
 
 
@@ -123,6 +124,21 @@ class BackupHistory:
     def consecutive_failures(self, kind: BackupType) -> int:
         """Scheduled backups of ``kind`` that failed or were missed in a row; 0 after a success or before the first."""
         return consecutive_failures(attempt.outcome for attempt in self.attempts(kind, _KEPT_PER_TYPE))
+
+    def record_abandoned(self) -> list[Attempt]:
+        """Write down as failed what an earlier process began and did not live to end; called when the daemon starts.
+
+        Returns:
+            What was written.
+        """
+        abandoned = []
+        for kind in BackupType:
+            for attempt in self.attempts(kind, _KEPT_PER_TYPE):
+                if attempt.outcome is Outcome.RUNNING:
+                    ended = replace(attempt, outcome=Outcome.FAILED, detail="runbookd ended while it ran")
+                    self.record(ended)
+                    abandoned.append(ended)
+        return abandoned
 
     def record_missed(self, schedule: Mapping[BackupType, timedelta], now: datetime) -> list[Attempt]:
         """Write down what was due while the daemon was down; called when it starts.

@@ -9,6 +9,9 @@ from agent.backup.leases import Lease
 from agent.backup.manifest import Manifest, seal
 from agent.clock import rfc3339
 
+RESTORING = "restoring-"
+"""How the name of a note begins that a restore has begun; see :mod:`agent.backup.notes`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
@@ -86,6 +89,11 @@ class Entry:
     def verified(self) -> bool:
         """Whether at least one copy is verified."""
         return any(copy.verified for copy in self.copies)
+
+    @property
+    def restoring(self) -> bool:
+        """Whether a restore from it has begun and not finished."""
+        return any(file.startswith(RESTORING) for copy in self.copies for file in copy.files)
 
     @property
     def proven_at(self) -> datetime | None:

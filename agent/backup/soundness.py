@@ -1,4 +1,8 @@
-"""Before anything is restored or exported: is every file that will be needed sound somewhere?"""
+"""Before anything is restored or exported: is every file of the backup sound somewhere?
+
+Also those that a restore does not read, the index and the small records: a storage that lost one byte of them has
+lost trust, and a restore is the wrong moment to find out what else it lost.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,15 @@ from collections.abc import Callable
 
 from agent.backup.catalogue import Catalogue
 from agent.backup.chain import Chain
-from agent.backup.manifest import Manifest
+from agent.backup.manifest import MANIFEST, Manifest, unseal
+from agent.backup.records import Copy
 from agent.backup.segments import Segment
 from agent.backup.summaries import chain_ids, is_proven
 from agent.faults import Permanent, PermanentReason, RunbookdError
 
 
 def checked_chain(chain: Chain, catalogue: Catalogue, cancelled: Callable[[], bool]) -> Chain:
-    """The chain, once every document and deletion of it was read; later reads start where it was sound.
+    """The chain, once every file of it was read; later reads start where it was sound.
 
     Raises:
         Permanent: ``CORRUPT``, naming the file and, in the hint, the next best backup; ``CANCELLED``.
@@ -22,7 +27,8 @@ def checked_chain(chain: Chain, catalogue: Catalogue, cancelled: Callable[[], bo
     places: dict[tuple[str, str], str] = {}
     for member in chain.members:
         catalogue.keys.require(member.key_id, member.id)  # a missing key is no damage
-        for segment in (*member.segments, *member.deletes):
+        _require_sound_records(chain, member, catalogue)
+        for segment in member.files:
             if cancelled():
                 raise Permanent(PermanentReason.CANCELLED, "cancelled before anything was written")
             places[member.id, segment.file] = _sound_place(chain, member, segment, catalogue)
@@ -48,6 +54,40 @@ def _sound_place(chain: Chain, member: Manifest, segment: Segment, catalogue: Ca
         f"{chain.newest.id} can't be restored: {'; '.join(problems)}",
         hint=_next_best(chain, catalogue),
     )
+
+
+def _require_sound_records(chain: Chain, member: Manifest, catalogue: Catalogue) -> None:
+    """See that some copy has no damaged record.
+
+    Raises:
+        Permanent: ``CORRUPT``, naming them.
+    """
+    found = [
+        [f"{copy.storage}: {problem}" for problem in damaged_records(catalogue, copy, member.id)]
+        for copy in catalogue.entry(member.id).copies
+    ]
+    if all(found):
+        raise Permanent(
+            PermanentReason.CORRUPT,
+            f"{chain.newest.id} can't be restored: {'; '.join(problem for problems in found for problem in problems)}",
+            hint=f"`runbookd backup verify {member.id}` says what else is damaged, and writes verified.json anew; "
+            f"{_next_best(chain, catalogue)}",
+        )
+
+
+def damaged_records(catalogue: Catalogue, copy: Copy, backup: str) -> list[str]:
+    """A sentence for each small record beside the manifest that is not what was written."""
+    problems = []
+    for file in copy.files:
+        if not file.endswith(".json") or file == MANIFEST:
+            continue
+        key = f"{backup}/{file}"
+        try:
+            unseal(b"".join(catalogue.storages[copy.storage].get(key)), key)
+        except Permanent as error:
+            if error.reason is not PermanentReason.NOT_FOUND:  # a lease that was released meanwhile
+                problems.append(error.message)
+    return problems
 
 
 def _next_best(chain: Chain, catalogue: Catalogue) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from agent.backup.manifest import BackupType, Tally
 from agent.backup.records import Entry
-from agent.backup.retention import Candidate, Verdict
+from agent.backup.retention import Candidate, CandidateCopy, Verdict
 from agent.backup.segments import Compression
 
 LOCAL = "local"
@@ -82,10 +82,10 @@ class CleanReport:
 
     Args:
         dry_run: whether nothing was removed.
-        verdicts: one for each backup, newest first.
-        removed: ids of the backups removed (or, as a dry run, to be removed).
+        verdicts: one for each copy of each backup, newest first.
+        removed: ``storage:id`` of the copies removed (or, as a dry run, to be removed).
         leftovers: ``storage:folder`` of interrupted work that was removed (or is to be).
-        freed_bytes: stored bytes of the backups removed, over all copies.
+        freed_bytes: stored bytes of the copies removed.
     """
 
     dry_run: bool
@@ -120,7 +120,7 @@ def summary_of(entry: Entry, entries: Mapping[str, Entry]) -> BackupSummary:
             problems += [f"{copy.storage}: {problem}" for problem in copy.verification.problems]
     return BackupSummary(
         id=entry.id,
-        type=manifest.type if manifest else BackupType(entry.id.split("-")[1]),
+        type=type_of(entry),
         read_time=manifest.read_time if manifest else None,
         documents=manifest.documents if manifest else 0,
         raw_bytes=manifest.raw_bytes if manifest else 0,
@@ -136,34 +136,47 @@ def summary_of(entry: Entry, entries: Mapping[str, Entry]) -> BackupSummary:
     )
 
 
-def candidate_of(entry: Entry) -> Candidate:
-    """What retention has to know of the entry."""
+def candidate_of(entry: Entry, *, database: str, wanted: Collection[str]) -> Candidate:
+    """What retention has to know of the entry.
+
+    Args:
+        database: whose retention is decided.
+        wanted: names of the storages that backups of its type go to.
+    """
     manifest = entry.manifest
+    copies = tuple(
+        CandidateCopy(storage=copy.storage, on_host=copy.storage == LOCAL, verified=copy.verified)
+        for copy in entry.copies
+    )
     if manifest is None:
         stamp = "-".join(entry.id.split("-")[2:4])
         return Candidate(
             id=entry.id,
-            type=BackupType(entry.id.split("-")[1]),
+            type=type_of(entry),
             read_time=datetime.strptime(stamp + "+0000", "%Y%m%d-%H%M%S%z"),
+            copies=copies,
             pinned=entry.pinned,
             in_use=bool(entry.leases),
+            restoring=entry.restoring,
             damaged=True,
         )
     return Candidate(
         id=entry.id,
         type=manifest.type,
         read_time=manifest.read_time,
+        copies=copies,
         parent=manifest.parent,
-        verified=entry.verified,
         proven=entry.proven,
-        unsafe_elsewhere=_is_unsafe_elsewhere(entry),
         pinned=entry.pinned,
         in_use=bool(entry.leases),
+        restoring=entry.restoring,
         limited=bool(manifest.only),
+        documents=manifest.total_documents,
+        foreign=manifest.database != database,
+        belongs_elsewhere=any(name != LOCAL for name in (*wanted, *(copy.storage for copy in copies))),
     )
 
 
-def _is_unsafe_elsewhere(entry: Entry) -> bool:
-    """Whether removing the local copy would leave nothing that is known to be good."""
-    away = [copy for copy in entry.copies if copy.storage != LOCAL]
-    return len(away) < len(entry.copies) and bool(away) and not any(copy.verified for copy in away)
+def type_of(entry: Entry) -> BackupType:
+    """Its type; the id tells it where the manifest can't."""
+    return entry.manifest.type if entry.manifest else BackupType(entry.id.split("-")[1])

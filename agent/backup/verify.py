@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from agent.backup.catalogue import PINNED, VERIFIED, Catalogue
+from agent.backup.catalogue import Catalogue
 from agent.backup.chain import Chain, load_chain
-from agent.backup.manifest import MANIFEST, Manifest, Tally, unseal
+from agent.backup.manifest import MANIFEST, Manifest, Tally
 from agent.backup.ports import Database
 from agent.backup.records import Copy, Verification
 from agent.backup.restore import Recipe, restore_backup
 from agent.backup.segments import Segment, checked_segment, digest_of, documents_of
+from agent.backup.soundness import damaged_records
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason, RunbookdError
 from agent.firestore import Fingerprinter, NameRange, RawDocument, fingerprint
@@ -166,14 +167,7 @@ def _verify_copy(catalogue: Catalogue, manifest: Manifest, copy: Copy, meter: _M
         read[segments] = contents
     if not problems:
         problems = _contradictions(manifest, read[manifest.segments], read[manifest.index])
-    for file in (VERIFIED, PINNED):
-        if file in copy.files:
-            key = f"{manifest.id}/{file}"
-            try:
-                unseal(b"".join(catalogue.storages[copy.storage].get(key)), key)
-            except Permanent as error:
-                problems.append(error.message)
-    return problems
+    return problems + damaged_records(catalogue, copy, manifest.id)
 
 
 def _contradictions(manifest: Manifest, documents: _Contents, index: _Contents) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +13,19 @@ import typer
 from agent.backup import BackupSummary, BackupType, Change, Compression
 from agent.cli.options import DryRun, Json, Yes, runtime
 from agent.cli.output import EXIT_CONFLICTS, confirm, err, out, print_json, progress_bars, size, stop, table, when
+from agent.cli.runtime import Runtime
 from agent.daemon.assembly import address_of, change_lock
-from agent.faults import Permanent, PermanentReason
+from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore import DatabaseAddress, Firestore
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 app = typer.Typer(help="Take, verify, restore and remove backups.")
 
 Id = Annotated[str, typer.Argument(help="A backup's id, or `latest` for the newest verified one.")]
+DeleteExtra = Annotated[
+    bool, typer.Option("--delete-extra", help="Also delete documents that the backup does not have.")
+]
+To = Annotated[str, typer.Option("--to", help="Another database: PROJECT or PROJECT/DATABASE.")]
 
 
 class Format(StrEnum):
@@ -66,6 +74,7 @@ def list_(json: Json = False) -> None:
     """All backups, newest first."""
     run = runtime()
     found = run.backups.list()
+    warn_of_trouble(run)
     if json:
         print_json(found)
         return
@@ -136,10 +145,8 @@ def restore(
     backup: Id,
     yes: Yes = False,
     dry_run: DryRun = False,
-    delete_extra: Annotated[
-        bool, typer.Option("--delete-extra", help="Also delete documents that the backup does not have.")
-    ] = False,
-    to: Annotated[str, typer.Option("--to", help="Another database: PROJECT or PROJECT/DATABASE.")] = "",
+    delete_extra: DeleteExtra = False,
+    to: To = "",
     json: Json = False,
 ) -> None:
     """Restore in place, writing only what differs."""
@@ -152,11 +159,12 @@ def restore_collection(
     backup: Id,
     yes: Yes = False,
     dry_run: DryRun = False,
-    delete_extra: Annotated[bool, typer.Option("--delete-extra")] = False,
+    delete_extra: DeleteExtra = False,
+    to: To = "",
     json: Json = False,
 ) -> None:
     """Restore one collection in place, writing only what differs."""
-    _restore(_resolved(backup), (name,), yes=yes, dry_run=dry_run, delete_extra=delete_extra, to="", json=json)
+    _restore(_resolved(backup), (name,), yes=yes, dry_run=dry_run, delete_extra=delete_extra, to=to, json=json)
 
 
 @app.command()
@@ -167,13 +175,42 @@ def clean(yes: Yes = False, json: Json = False) -> None:
         print_json(report)
         return
     table(
-        ("id", "verdict", "why"),
-        ((v.id, "keep" if v.keep else "[yellow]remove[/]", str(v.why)) for v in report.verdicts),
+        ("id", "where", "verdict", "why"),
+        (
+            (
+                verdict.id,
+                verdict.storage,
+                "keep" if verdict.keep else "[yellow]remove[/]",
+                f"{verdict.why}: {verdict.needed_by}" if verdict.needed_by else str(verdict.why),
+            )
+            for verdict in report.verdicts
+        ),
     )
     done = "would be removed" if report.dry_run else "removed"
-    out.print(f"{len(report.removed)} backups and {len(report.leftovers)} leftovers {done}, {size(report.freed_bytes)}")
+    out.print(f"{len(report.removed)} copies and {len(report.leftovers)} leftovers {done}, {size(report.freed_bytes)}")
     if report.dry_run and (report.removed or report.leftovers):
         out.print("Nothing was removed; repeat with --yes.")
+
+
+@app.command()
+def upload(
+    backup: Annotated[str, typer.Argument(help="A backup's id; every backup if there is none.")] = "",
+    json: Json = False,
+) -> None:
+    """Make copies where the page wants them and where they are missing or damaged, and verify them."""
+    run = runtime()
+    with progress_bars() as progress:
+        report = run.backups.upload(_resolved(backup) if backup else "", progress=progress)
+    if json:
+        print_json(report)
+    else:
+        for copy in report.uploaded:
+            out.print(f"made {copy}", highlight=False)
+        for problem in report.problems:
+            err.print(f"[red]{problem}[/]")
+        out.print(f"{len(report.uploaded)} copies made, {size(report.bytes_written)}")
+    if report.problems:
+        stop(1)
 
 
 @app.command()
@@ -225,32 +262,32 @@ def _restore(
     backup: str, collections: tuple[str, ...], *, yes: bool, dry_run: bool, delete_extra: bool, to: str, json: bool
 ) -> None:
     run = runtime()
-    target = _target(to) if to else None
-    place = target.root if target is not None else address_of(run.settings).root
+    own = address_of(run.settings)
+    target = _target(to, own) if to else own
     if not dry_run:
-        confirm(f"Restore {backup} into {place}?", yes=yes)
+        confirm(f"Restore {backup} into {target.root}?", yes=yes)
 
     def change(kind: Change, path: str) -> None:
         if dry_run and not json:
-            out.print(f"{kind.value:<9} {path}", highlight=False)
+            out.print(f"{kind.value:<9} {path}", highlight=False, markup=False)
 
-    with progress_bars() as progress:
-        if target is not None:
-            with Firestore(target, telemetry=run.telemetry, origin="restore") as other:
-                report = run.backups.restore(
-                    backup, dry_run=dry_run, delete_extra=delete_extra, collections=collections, to=other,
-                    on_change=change, progress=progress,
-                )  # fmt: skip
-        elif dry_run:
-            report = run.backups.restore(
-                backup, dry_run=True, delete_extra=delete_extra, collections=collections, on_change=change,
-                progress=progress,
-            )  # fmt: skip
-        else:
-            with change_lock(run.settings, f"restore of {backup}", run.clock):
-                report = run.backups.restore(
-                    backup, delete_extra=delete_extra, collections=collections, on_change=change, progress=progress
-                )
+    with ExitStack() as stack:
+        other: Firestore | None = None
+        if target != own:
+            other = stack.enter_context(Firestore(target, telemetry=run.telemetry, origin="restore"))
+            other.check()
+        elif not dry_run:
+            stack.enter_context(change_lock(run.settings, f"restore of {backup}", run.clock))
+        progress = stack.enter_context(progress_bars())
+        report = run.backups.restore(
+            backup,
+            dry_run=dry_run,
+            delete_extra=delete_extra,
+            collections=collections,
+            to=other,
+            on_change=change,
+            progress=progress,
+        )
     if json:
         print_json(report)
     else:
@@ -261,6 +298,7 @@ def _restore(
         )
         if report.extra:
             out.print(f"{report.extra:,} documents that the backup does not have stay (--delete-extra removes them)")
+        out.print(f"plan {report.plan_digest}", highlight=False)
         for name in report.unresolved:
             err.print(f"[yellow]not restored[/] {name}")
     if not dry_run and report.failed:
@@ -269,19 +307,38 @@ def _restore(
         stop(EXIT_CONFLICTS)
 
 
-def _target(text: str) -> DatabaseAddress:
-    project, _, database = text.partition("/")
-    host = runtime().settings.database.host
-    return DatabaseAddress(project=project, database=database or "(default)", host=host)
+def _target(text: str, own: DatabaseAddress) -> DatabaseAddress:
+    """The database that ``PROJECT`` or ``PROJECT/DATABASE`` names, at the same server.
+
+    Raises:
+        Misconfigured: it names none.
+    """
+    project, slash, database = text.partition("/")
+    if not _NAME.fullmatch(project) or (slash and database != "(default)" and not _NAME.fullmatch(database)):
+        raise Misconfigured(
+            MisconfiguredReason.SETTINGS,
+            f"--to {text!r} names no database",
+            hint="give PROJECT or PROJECT/DATABASE, e.g. --to moshimoshi-staging",
+        )
+    return DatabaseAddress(project=project, database=database or "(default)", host=own.host)
 
 
 def _resolved(backup: str) -> str:
-    if backup != "latest":
-        return backup
-    newest = runtime().backups.newest_verified()
-    if newest is None:
-        raise Permanent(PermanentReason.NOT_FOUND, "there is no verified backup", hint="runbookd backup create")
-    return newest.id
+    return runtime().backups.latest().id if backup == "latest" else backup
+
+
+def warn_of_trouble(run: Runtime) -> None:
+    """Say on standard error what the list alone does not tell: half-restored databases, storages that are down."""
+    for one in run.backups.interrupted_restores():
+        what = f"restore-collection {one.collections[0]}" if one.collections else "restore"
+        extra = " --delete-extra" if one.delete_extra else ""
+        err.print(
+            f"[bold red]{one.target} is half restored:[/] a restore from {one.backup} began at {when(one.since)} and "
+            f"did not finish. Complete it: runbookd backup {what} {one.backup}{extra}",
+            highlight=False,
+        )
+    for name, why in run.backups.unreachable().items():
+        err.print(f"[yellow]{name} does not answer, what only it holds is missing here:[/] {why}", highlight=False)
 
 
 def _state(item: BackupSummary) -> str:

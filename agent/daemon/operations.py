@@ -75,11 +75,12 @@ class Operations:
                 cancelled=context.cancelled,
             )
 
-    def clean(self, context: OperationContext) -> object:
-        """Apply the page's retention."""
-        del context
-        with self._open("clean") as (_, backups, _migrations):
-            return backups.clean(dry_run=False)
+    def tidy(self, context: OperationContext) -> Mapping[str, Any]:
+        """Make up for copies that are missing where the page wants them, then apply its retention."""
+        with self._open("tidy") as (_, backups, _migrations):
+            uploaded = backups.upload(progress=context.progress, cancelled=context.cancelled)
+            cleaned = backups.clean(dry_run=False)
+            return {"upload": dataclasses.asdict(uploaded), "clean": dataclasses.asdict(cleaned)}
 
     def migrate(
         self,
@@ -158,7 +159,7 @@ def operations_of(settings: Settings, telemetry: Telemetry) -> Mapping[str, Oper
         "backup": operations.backup,
         "verify": operations.verify,
         "restore": operations.restore,
-        "clean": operations.clean,
+        "tidy": operations.tidy,
         "migrate": operations.migrate,
         "resume": operations.resume,
         "undo": operations.undo,

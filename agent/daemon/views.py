@@ -92,7 +92,7 @@ class Views:
 
     def backup_status(self) -> Body:
         """GET /api/database/backup-status."""
-        backups, storages, problem = self._backups()
+        backups, storages, interrupted, problem = self._backups()
         due = self._parts.scheduler.due_times()
         schedule = []
         for plan in self._parts.policy().backups:
@@ -108,7 +108,13 @@ class Views:
                     "last": _backup(last) if last is not None else None,
                 }
             )
-        return {"schedule": schedule, "storages": storages, "backups": len(backups), "problem": problem}
+        return {
+            "schedule": schedule,
+            "storages": storages,
+            "backups": len(backups),
+            "half_restored": interrupted,
+            "problem": problem,
+        }
 
     def metrics(self) -> Body:
         """GET /api/database/metrics: each threshold and query of the page with its value now, in base units."""
@@ -225,11 +231,15 @@ class Views:
             return "warning"
         return "unknown" if value is None else "ok"
 
-    def _look_at_backups(self) -> tuple[tuple[BackupSummary, ...], list[Body], str]:
+    def _look_at_backups(self) -> _Looked:
         try:
             backups = self._parts.backups.list()
+            interrupted: list[Body] = [
+                {"database": one.target, "backup": one.backup, "since": _time(one.since)}
+                for one in self._parts.backups.interrupted_restores()
+            ]
         except RunbookdError as error:
-            return (), [], str(error)
+            return (), [], [], str(error)
         storages: list[Body] = []
         for storage in self._parts.storages:
             try:
@@ -245,7 +255,11 @@ class Views:
                     "ratio": usage.ratio,
                 }
             )
-        return backups, storages, ""
+        return backups, storages, interrupted, ""
+
+
+_Looked = tuple[tuple[BackupSummary, ...], list[Body], list[Body], str]
+"""Backups, storages, half-restored databases, and why there is nothing to see."""
 
 
 class _Remembered:
@@ -253,16 +267,16 @@ class _Remembered:
 
     def __init__(
         self,
-        look: Callable[[], tuple[tuple[BackupSummary, ...], list[Body], str]],
+        look: Callable[[], _Looked],
         now: Callable[[], float],
     ) -> None:
         self._look = look
         self._now = now
         self._lock = threading.Lock()
-        self._answer: tuple[tuple[BackupSummary, ...], list[Body], str] | None = None
+        self._answer: _Looked | None = None
         self._at = 0.0
 
-    def __call__(self) -> tuple[tuple[BackupSummary, ...], list[Body], str]:
+    def __call__(self) -> _Looked:
         with self._lock:
             if self._answer is None or self._now() - self._at > _FRESH_S:
                 self._answer = self._look()

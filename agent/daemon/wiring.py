@@ -287,7 +287,7 @@ def build(
     recoveries.use(runner)
     backup_jobs = BackupJobs(
         policy=policy,
-        supervisor=supervisor,
+        workers=supervisor,
         history=BackupHistory(state),
         backups=backups,
         clock=clock,

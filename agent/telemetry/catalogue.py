@@ -230,6 +230,12 @@ BACKUP_LAST_PROVEN = MetricSpec(
     unit="s",
     description="Unix time of the newest verification that covered a restore that was tried and compared",
 )
+RESTORES_INTERRUPTED = MetricSpec(
+    name="runbookd.restores.interrupted",
+    kind=Kind.GAUGE,
+    unit="{restore}",
+    description="Restores that wrote to a database and did not finish: it is neither as before nor as in the backup",
+)
 BACKUP_SIZE = MetricSpec(
     name="runbookd.backup.size",
     kind=Kind.GAUGE,

@@ -140,3 +140,10 @@ def of_everything(address: DatabaseAddress) -> dict[str, dict[str, Any]]:
     documents |= {f"odd/{name}": {} for name in ("a b", "é", "日本語", "𝄞", "-", "a.b", "%2F", "~", "x" * 1000)}
     documents["large/one"] = {"blob": b"\x01" * 900_000}
     return documents
+
+
+def damage(file: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    file.write_bytes(data)

@@ -20,6 +20,7 @@ from agent.faults import (
     MisconfiguredReason,
     Permanent,
     PermanentReason,
+    Refused,
     Transient,
     TransientReason,
 )
@@ -218,6 +219,24 @@ def test_the_newest_verified(firestore: Firestore, backups: Backups) -> None:
     assert backups.newest_verified(before=first.read_time) is None
 
 
+def test_the_latest_is_not_a_trap(firestore: Firestore, backups: Backups) -> None:
+    """After everything was deleted, the snapshot of the empty database is not what `latest` silently stands for."""
+    with pytest.raises(Permanent):
+        backups.latest()
+    documents: dict[str, dict[str, int]] = {f"users/u{number}": {"n": number} for number in range(30)}
+    write(firestore, documents)
+    good = backups.create(BackupType.FULL)
+    backups.verify(good.id)
+    assert backups.latest() == good
+    write(firestore, dict.fromkeys(documents))
+    write(firestore, {"_config/maintenance": {"enabled": True}})
+    for _ in range(2):
+        backups.verify(backups.create(BackupType.SNAPSHOT).id)
+        with pytest.raises(Refused) as raised:
+            backups.latest()
+        assert good.id in raised.value.hint
+
+
 def test_deep_verification(firestore: Firestore, local: DirectoryStorage, backups_of: Make) -> None:
     """Deep verification restores into a scratch sandbox, compares, and marks the backup as proven."""
     write(firestore, of_everything(firestore.address))
@@ -260,7 +279,7 @@ def test_cleaning(firestore: Firestore, local: DirectoryStorage, backups_of: Mak
 
     with Catalogue(storages=[local], clock=clock).in_use([used.id], "restore"):
         plan = backups.clean()
-        assert plan.removed == (expired.id,)
+        assert plan.removed == (f"local:{expired.id}",)
         assert len(backups.list()) == 4
         report = backups.clean(dry_run=False)
     assert report.removed == plan.removed
@@ -272,7 +291,7 @@ def test_cleaning(firestore: Firestore, local: DirectoryStorage, backups_of: Mak
         expired.id: Why.EXPIRED,
     }
     backups.unpin(pinned.id)
-    assert set(backups.clean(dry_run=False).removed) == {pinned.id, used.id}
+    assert set(backups.clean(dry_run=False).removed) == {f"local:{pinned.id}", f"local:{used.id}"}
     assert [summary.id for summary in backups.list()] == [last_good.id]
     assert {stored.key.partition("/")[0] for stored in local.list()} == {last_good.id}
 

@@ -12,55 +12,80 @@ from agent.backup import Backups, BackupType
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import Firestore
 from agent.storage import DirectoryStorage
-from tests.backup.conftest import contents, of_everything, write
+from tests.backup.conftest import contents, damage, write
 
 Make = Callable[..., Backups]
 
 
 @pytest.fixture
 def damaged_target(firestore: Firestore, backups: Backups) -> str:
-    """A backup of everything with an increment on top, and a database that has changed since."""
-    documents = of_everything(firestore.address)
-    del documents["large/one"]
-    write(firestore, documents)
+    """A backup with an increment on top, of every kind of file there is, and a database that has changed since."""
+    write(firestore, {f"users/u{number}": {"n": number, "b": bytes([number])} for number in range(8)})
     backups.create(BackupType.FULL)
     write(firestore, {"users/u1": {"n": "newer"}, "users/u2": None})
     backup = backups.create(BackupType.INCREMENTAL).id
     backups.pin(backup, "kept for the test")
+    assert backups.restore(backup).changes == 0  # leaves its report
+    assert backups.verify(backup).problems == ()
     write(firestore, {"users/u3": {"n": "bad"}})
     return backup
 
 
+# Each byte of a backup's dozen files, or a seeded sample of them.
+@pytest.mark.parametrize("each", [pytest.param(60, id="sample"), pytest.param(1, marks=pytest.mark.slow, id="every")])
 def test_any_flipped_byte_is_named_and_refused(
-    damaged_target: str, backups: Backups, firestore: Firestore, local: DirectoryStorage
+    damaged_target: str, backups: Backups, firestore: Firestore, local: DirectoryStorage, each: int
 ) -> None:
-    """A byte flipped anywhere makes verify name that file, and no restore of damaged documents writes anything."""
+    """A bit flipped in any byte of any file: no restore of it writes anything, and both restore and verify name it."""
     draw = random.Random(11)
-    assert backups.verify(damaged_target).problems == ()
-    files = [file for file in local.path.rglob("*") if file.is_file()]
-    assert len(files) > 8
+    files = sorted(file for file in local.path.rglob("*") if file.is_file())
+    kinds = {file.name.partition("-")[0] for file in files}
+    assert kinds == {"documents", "index", "deletes", "manifest.json", "verified.json", "pinned.json", "restored"}
     before = contents(firestore)
     for file in files:
         sound = file.read_bytes()
-        for position in {0, len(sound) - 1, *draw.sample(range(len(sound)), min(len(sound), 5))}:
+        name = file.relative_to(local.path).as_posix()
+        for position in sorted({*range(draw.randrange(each), len(sound), each), len(sound) - 1}):
             flipped = bytearray(sound)
             flipped[position] ^= 1 << draw.randrange(8)
             file.write_bytes(flipped)
+            with pytest.raises(Permanent) as raised:
+                backups.restore(damaged_target)
+            assert raised.value.reason is PermanentReason.CORRUPT
+            assert name in raised.value.message, position
             report = backups.verify(damaged_target)
-            name = file.relative_to(local.path).as_posix()
-            assert name in " ".join(report.problems), (name, position)
-            if file.name.startswith(("documents", "deletes", "manifest")):
-                assert not report.ok
-                with pytest.raises(Permanent) as raised:
-                    backups.restore(damaged_target)
-                assert raised.value.reason is PermanentReason.CORRUPT
-                assert name in raised.value.message
-                newest = backups.newest_verified()
-                assert newest is None or newest.id != damaged_target
+            assert not report.ok
+            assert name in " ".join(report.problems), position
+            newest = backups.newest_verified()
+            assert newest is None or newest.id != damaged_target
             file.write_bytes(sound)
     assert contents(firestore) == before
     assert backups.verify(damaged_target).ok
     assert backups.restore(damaged_target).applied == 1
+
+
+def test_a_damaged_record_is_written_anew(damaged_target: str, backups: Backups, local: DirectoryStorage) -> None:
+    """With its documents sound, a backup whose verified.json was damaged is whole again after one verification."""
+    damage(local.path / damaged_target / "verified.json")
+    with pytest.raises(Permanent, match=r"verified\.json is damaged") as raised:
+        backups.restore(damaged_target)
+    assert f"runbookd backup verify {damaged_target}" in raised.value.hint
+    assert not backups.verify(damaged_target).ok
+    assert backups.verify(damaged_target).ok
+    assert backups.restore(damaged_target).applied == 1
+
+
+def test_a_copy_with_a_damaged_record_gives_way(
+    firestore: Firestore, local: DirectoryStorage, backups_of: Make, tmp_path: Path
+) -> None:
+    """A record damaged in one storage stops no restore while another storage's copy is sound."""
+    backups = backups_of(firestore, local, DirectoryStorage(name="other", path=tmp_path / "other"))
+    write(firestore, {"users/u1": {"n": 1}})
+    backup = backups.create(BackupType.FULL).id
+    assert backups.verify(backup).ok
+    damage(local.path / backup / "verified.json")
+    write(firestore, {"users/u1": {"n": 2}})
+    assert backups.restore(backup).complete
 
 
 def test_a_missing_file_is_named(damaged_target: str, backups: Backups, local: DirectoryStorage) -> None:
@@ -109,9 +134,3 @@ def test_a_sound_copy_stands_in(
     write(firestore, {"users/u1": {"n": "bad"}})
     assert backups.restore(backup.id).complete
     assert contents(firestore) == before
-
-
-def damage(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    file.write_bytes(data)
