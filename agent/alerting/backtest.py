@@ -27,7 +27,7 @@ from agent.telemetry import quiet_telemetry
 
 _LINE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*(?:\{(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*\})?) (\S+)(?: (\S+))?(?: # .*)?")
 _THRESHOLDS_EVERY = 60.0
-_EVERYTHING = Limits(retention=10 * 365 * 86_400.0, readings=10**9, series=1_000_000)
+_EVERYTHING = Limits(retention=10 * 365 * 86_400.0, readings=10**9, series=1_000_000, size=1 << 40)
 
 
 @dataclass(frozen=True, kw_only=True)

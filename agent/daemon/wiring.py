@@ -317,7 +317,11 @@ def build(
             maintenance=maintenance,
             runs=runs,
             store=store,
-            sample_keeper=SampleKeeper(SampleArchive(folder / "samples.npz"), store, clock=clock),
+            sample_keeper=SampleKeeper(
+                SampleArchive(folder / "samples", retention=settings.signals.retention_hours * 3600.0),
+                store,
+                clock=clock,
+            ),
             engine=engine,
             rules=evaluator,
             freshness=freshness,

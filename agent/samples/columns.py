@@ -37,13 +37,24 @@ def present(values: Floats) -> Bools:
     return there
 
 
-class _Chunk:
-    """Up to ``height`` consecutive rows."""
+# A full chunk is packed when fewer of its columns than this share hold samples.
+_WORTH_PACKING = 0.75
+NOWHERE = -1
 
-    __slots__ = ("fell", "gapped", "rows", "times", "values")
+
+class _Chunk:
+    """Up to ``height`` consecutive rows.
+
+    A chunk that takes rows has a column for every series of its source. One that is full may be packed: columns without
+    a sample are left out, so that series that come and go cost what they hold, not their number times the retention.
+    ``places`` then says where a series' column is.
+    """
+
+    __slots__ = ("fell", "gapped", "places", "rows", "times", "values")
 
     def __init__(self, height: int, width: int) -> None:
         self.rows = 0
+        self.places: NDArray[np.int32] | None = None
         self.times: Millis = np.zeros(height, dtype=np.int64)
         self.values: Floats = np.full((height, width), ABSENT)
         # What lets a counter's increase be read off two samples instead of all of them: no gap, no reset.
@@ -51,12 +62,50 @@ class _Chunk:
         self.fell: Bools = np.zeros(width, dtype=np.bool_)
 
     def head(self, rows: int) -> _Chunk:
-        """The first ``rows`` rows, in arrays of their own."""
-        found = _Chunk(len(self.times), self.values.shape[1])
+        """The first ``rows`` rows, in arrays of their own and not packed."""
+        found = _Chunk(len(self.times), len(self.gapped))
         found.rows = rows
-        found.times[:rows], found.values[:rows] = self.times[:rows], self.values[:rows]
+        found.times[:rows] = self.times[:rows]
+        for row in range(rows):
+            found.values[row] = self.row(row)
         found.gapped[:], found.fell[:] = self.gapped, self.fell
         return found
+
+    def row(self, row: int) -> Floats:
+        """A row with a cell for every column of the source."""
+        found: Floats = self.values[row]
+        if self.places is None:
+            return found
+        held = self.places != NOWHERE
+        found = np.full(len(self.places), ABSENT)
+        found[held] = self.values[row, self.places[held]]
+        return found
+
+    def pack(self) -> None:
+        """Leave out the columns without samples; readers keep the arrays they already hold."""
+        if self.places is not None:
+            return
+        held = np.flatnonzero(present(self.values).any(axis=0))
+        width = self.values.shape[1]
+        if len(held) < _WORTH_PACKING * width:
+            places = np.full(width, NOWHERE, dtype=np.int32)
+            places[held] = np.arange(len(held), dtype=np.int32)
+            self.values, self.places = np.ascontiguousarray(self.values[:, held]), places
+
+    def erase(self, columns: Indices) -> None:
+        """Forget series; their columns may be given to others."""
+        known = columns[columns < len(self.gapped)]
+        self.gapped[known] = True
+        if self.places is None:
+            self.values[:, known] = ABSENT
+        else:
+            placed = self.places[known]
+            self.values[:, placed[placed != NOWHERE]] = ABSENT
+
+    @property
+    def size_bytes(self) -> int:
+        flags = self.gapped.nbytes + self.fell.nbytes + (0 if self.places is None else self.places.nbytes)
+        return self.values.nbytes + self.times.nbytes + flags
 
     def widen(self, width: int) -> None:
         """Make room for new series; readers keep the arrays they already hold."""
@@ -91,7 +140,12 @@ class SourceColumns:
 
     @property
     def size_bytes(self) -> int:
-        return sum(chunk.values.nbytes + chunk.times.nbytes for chunk in self._chunks)
+        return sum(chunk.size_bytes for chunk in self._chunks)
+
+    @property
+    def oldest_end(self) -> int:
+        """When the oldest chunk that may go ends, ms: all but the one that takes rows. :data:`LATEST` if none may."""
+        return int(self._chunks[0].times[-1]) if len(self._chunks) > 1 else LATEST
 
     def new_column(self) -> int:
         """A column for a new series."""
@@ -112,15 +166,18 @@ class SourceColumns:
         """Whether the last reading held the series."""
         return bool(self._last[column : column + 1].view(np.uint64)[0] != ABSENT_BITS)
 
-    def erase(self, column: int) -> None:
-        """Forget a series altogether and free its column."""
+    def last_seen(self, column: int) -> int:
+        """When the series was last in a reading, ms."""
+        return int(self._last_seen[column])
+
+    def erase(self, columns: Sequence[int]) -> None:
+        """Forget series altogether and free their columns."""
+        gone = np.array(columns, dtype=np.intp)
         for chunk in self._chunks:
-            if column < chunk.values.shape[1]:
-                chunk.values[:, column] = ABSENT
-                chunk.gapped[column] = True
-        self._last[column] = ABSENT
-        self._last_seen[column] = _BEGINNING
-        self._free.append(column)
+            chunk.erase(gone)
+        self._last[gone] = ABSENT
+        self._last_seen[gone] = _BEGINNING
+        self._free.extend(columns)
 
     def append(self, time: int, columns: Indices, values: Floats) -> None:
         """One reading at ``time`` (ms, later than any before) of the series in ``columns``; the others end."""
@@ -128,6 +185,8 @@ class SourceColumns:
         row = np.full(room, ABSENT)
         row[columns] = values
         if not self._chunks or self._chunks[-1].rows == self._height:
+            if self._chunks:
+                self._chunks[-1].pack()
             self._chunks.append(_Chunk(self._height, room))
         chunk = self._chunks[-1]
         if chunk.values.shape[1] < room:
@@ -159,7 +218,7 @@ class SourceColumns:
             room = len(self._last)
             self._last = np.full(room, ABSENT)
             if self._chunks:
-                last = self._chunks[-1].values[self._chunks[-1].rows - 1]
+                last = self._chunks[-1].row(self._chunks[-1].rows - 1)
                 self._last[: len(last)] = last
             np.minimum(self._last_seen, until, out=self._last_seen)
         return dropped
@@ -193,7 +252,7 @@ class SourceColumns:
             low = int(np.searchsorted(times, after, "right")) if times[0] <= after else 0
             high = chunk.rows if times[-1] <= until else int(np.searchsorted(times, until, "right"))
             if low < high:
-                pieces.append(_Piece(times[low:high], chunk.values[low:high], chunk.gapped, chunk.fell))
+                pieces.append(_Piece(times[low:high], chunk.values[low:high], chunk.gapped, chunk.fell, chunk.places))
         pieces.reverse()
         return ColumnView(pieces)
 
@@ -204,6 +263,7 @@ class _Piece:
     values: Floats
     gapped: Bools
     fell: Bools
+    places: NDArray[np.int32] | None = None
 
 
 class ColumnView:
@@ -233,17 +293,17 @@ class ColumnView:
     @property
     def width(self) -> int:
         """How many columns it has room for; some may be no series yet, or no more."""
-        return max((piece.values.shape[1] for piece in self._pieces), default=0)
+        return max((len(piece.gapped) for piece in self._pieces), default=0)
 
     def rows(self, rows: Indices, columns: Indices) -> Floats:
         """The given rows (in any order) of the given columns, absent cells included."""
         if len(self._pieces) == 1:
-            return _take(self._pieces[0].values, rows, columns)
+            return _take(self._pieces[0], rows, columns)
         found = np.full((len(rows), len(columns)), ABSENT)
         for piece, start in zip(self._pieces, self._starts[:-1], strict=True):
             inside = np.flatnonzero((rows >= start) & (rows < start + len(piece.times)))
             if len(inside):
-                found[inside] = _take(piece.values, rows[inside] - start, columns)
+                found[inside] = _take(piece, rows[inside] - start, columns)
         return found
 
     def block(self, low: int, high: int, columns: Indices) -> Floats:
@@ -260,12 +320,14 @@ class ColumnView:
         return steady
 
 
-def _take(values: Floats, rows: Indices, columns: Indices) -> Floats:
-    width = values.shape[1]
-    if len(columns) and int(columns.max()) >= width:
-        # The chunk is older than some of the series.
-        found = np.full((len(rows), len(columns)), ABSENT)
-        known = columns < width
-        found[:, known] = values[rows[:, None], columns[known]]
-        return found
-    return values[rows[:, None], columns]
+def _take(piece: _Piece, rows: Indices, columns: Indices) -> Floats:
+    values, width = piece.values, len(piece.gapped)
+    if piece.places is None and (not len(columns) or int(columns.max()) < width):
+        return values[rows[:, None], columns]
+    # The chunk is older than some of the series, or packed without them.
+    known = np.flatnonzero(columns < width)
+    places = columns[known] if piece.places is None else piece.places[columns[known]]
+    held = places != NOWHERE
+    found = np.full((len(rows), len(columns)), ABSENT)
+    found[:, known[held]] = values[rows[:, None], places[held]]
+    return found

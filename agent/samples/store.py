@@ -6,6 +6,7 @@ while values are copied or computed with.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,8 @@ from agent.samples.index import LabelIndex
 from agent.samples.labels import METRIC_NAME, Exemplar, Labels, Sample
 from agent.samples.matchers import Matcher
 
+_log = logging.getLogger(__name__)
+
 _CHUNK_ROWS = 240
 _EXEMPLARS_KEPT = 8
 _SWEEP_EVERY_MS = 60_000
@@ -27,23 +30,33 @@ _SWEEP_EVERY_MS = 60_000
 class Limits:
     """What the store keeps at most.
 
+    A sample takes 8 bytes, and a reading 8 more. So 6 h at one reading in 5 s are 35 KB a series, at one a second
+    173 KB: a gigabyte holds some 31,000 series of the first kind, or 6,200 of the second.
+
     Args:
         retention: seconds; older samples go, in steps of a chunk.
         readings: readings kept of one source, i.e. samples of one series: 21,600 are 6 h at one a second.
-        series: series of all sources together; what would exceed it is refused and counted, and the series that
-            are there go on.
+        series: series of all sources together. Those that ended longest ago make room for new ones; where none has
+            ended, new ones are refused and counted, and the series that are there go on.
+        size: bytes of all samples; what would exceed it shortens the retention.
         chunk: readings in a chunk, the step in which old samples are dropped.
     """
 
     retention: float = 6 * 3600.0
     readings: int = 21_600
     series: int = 50_000
+    size: int = 1 << 30
     chunk: int = _CHUNK_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreStatistics:
-    """How full the store is, and what it turned away since it was made."""
+    """How full the store is, and what it turned away or gave up since it was made.
+
+    Args:
+        made_room: series that had ended and were forgotten before their time, for new ones.
+        cut_short: chunks that were dropped before their time, for want of memory.
+    """
 
     series: int
     sources: int
@@ -51,6 +64,8 @@ class StoreStatistics:
     refused_for_limit: int
     refused_as_duplicate: int
     refused_as_late: int
+    made_room: int
+    cut_short: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,10 @@ class SeriesStore:
         self._version = 0
         self._swept = 0
         self._ended: dict[str, int] = {}
+        self._crowded = False
         self._over_limit = 0
+        self._made_room = 0
+        self._cut_short = 0
         self._duplicates = 0
         self._late = 0
 
@@ -227,23 +245,18 @@ class SeriesStore:
                 if exemplar.timestamp >= since
             ]
 
-    def readings(self, after: int) -> list[Readings]:
-        """Copies of all readings later than ``after`` (ms), source by source."""
+    def readings(self, after: int, until: int = LATEST) -> list[Readings]:
+        """Copies of the readings with ``after < time <= until`` (ms), source by source, series without any left out."""
         with self._lock:
-            columns: dict[str, list[int]] = {}
+            members: dict[str, list[_Series]] = {}
             for series in self._series.values():
-                columns.setdefault(series.source.name, []).append(series.column)
-        return [self._readings(name, after) for name in columns]
+                members.setdefault(series.source.name, []).append(series)
+            views = {name: self._sources[name].view(after, until) for name in members}
+        # What a view holds does not change, so it is copied without keeping writers waiting.
+        return [found for name in members if (found := _written_down(name, members[name], views[name])) is not None]
 
-    def size_of_readings(self, after: int) -> int:
-        """About how many bytes :meth:`readings` would return."""
-        with self._lock:
-            times = np.array([len(each.view(after, LATEST)) for each in self._sources.values()], dtype=np.int64)
-            widths = np.array([each.width + 1 for each in self._sources.values()], dtype=np.int64)
-        return int((times * widths).sum()) * 8
-
-    def restore(self, found: Sequence[Readings], now: float) -> int:
-        """File what an earlier process had read; for a store that nothing has been filed in yet.
+    def restore(self, found: Iterable[Readings], now: float) -> int:
+        """File what an earlier process had read, in order of time; for a store that nothing has been filed in yet.
 
         Readings past retention, and those of the future (the clock was put back), are left out. Every source then
         ends: what was read last is history, and not what is so now.
@@ -254,23 +267,21 @@ class SeriesStore:
         until = round(now * 1000)
         oldest = until - round(self._limits.retention * 1000)
         with self._lock:
-            return sum(self._restore(each, oldest, until) for each in found)
-
-    def _readings(self, name: str, after: int) -> Readings:
-        with self._lock:
-            source = self._sources[name]
-            known = [series for series in self._series.values() if series.source is source]
-            columns = np.array([series.column for series in known], dtype=np.intp)
-            view = source.view(after, LATEST)
-            return Readings(
-                name, tuple(each.labels for each in known), view.times.copy(), view.block(0, len(view), columns)
-            )
+            counts: dict[str, int] = {}
+            for each in found:
+                counts[each.source] = counts.get(each.source, 0) + self._restore(each, oldest, until)
+            for name in (name for name, count in counts.items() if count):
+                source = self._sources[name]
+                source.append(source.newest + 1, np.zeros(0, dtype=np.intp), np.zeros(0))
+                self._ended[name] = source.newest
+            return sum(counts.values())
 
     def _restore(self, found: Readings, oldest: int, until: int) -> int:
         rows = np.flatnonzero((found.times > oldest) & (found.times <= until))
         there = present(found.values)
         wanted = np.flatnonzero(there[rows].any(axis=0)) if len(rows) else rows
         source = self._source(found.source)
+        self._reserve([found.labels[position] for position in wanted])
         columns = [self._column(source, found.labels[position]) for position in wanted]
         kept = np.array([position for position, column in zip(wanted, columns, strict=True) if column is not None])
         targets = np.array([column for column in columns if column is not None], dtype=np.intp)
@@ -280,9 +291,6 @@ class SeriesStore:
             if time > source.newest:
                 source.append(time, targets[here], found.values[row][kept[here]])
                 count += int(here.sum())
-        if count:
-            source.append(source.newest + 1, targets[:0], np.zeros(0))
-            self._ended[source.name] = source.newest
         return count
 
     def series(self, matchers: Sequence[Matcher]) -> list[Labels]:
@@ -310,6 +318,8 @@ class SeriesStore:
                 refused_for_limit=self._over_limit,
                 refused_as_duplicate=self._duplicates,
                 refused_as_late=self._late,
+                made_room=self._made_room,
+                cut_short=self._cut_short,
             )
 
     def _source(self, name: str) -> SourceColumns:
@@ -322,6 +332,7 @@ class SeriesStore:
         self, source: SourceColumns, labels: list[Labels], values: np.typing.NDArray[np.float64]
     ) -> tuple[Indices, np.typing.NDArray[np.float64]]:
         """Columns of ``labels`` in ``source``, and the values that may be filed."""
+        self._reserve(labels)
         columns = []
         filed = []
         for position, each in enumerate(labels):
@@ -345,8 +356,7 @@ class SeriesStore:
             if known.source.living(known.column):
                 self._duplicates += 1
                 return None
-            known.source.erase(known.column)
-            self._forget(series)
+            self._drop(known.source, [known.column])
         if len(self._series) >= self._limits.series:
             self._over_limit += 1
             return None
@@ -377,12 +387,54 @@ class SeriesStore:
         if not kept or kept[-1] != exemplar:
             kept.append(exemplar)
 
+    def _reserve(self, labels: Sequence[Labels]) -> None:
+        """Make room for those of ``labels`` that are new, at the expense of the series that ended longest ago."""
+        new = sum(each not in self._ids for each in labels)
+        missing = len(self._series) + new - self._limits.series
+        if not new or missing <= 0 or self._crowded:
+            return
+        wanted = set(labels)
+        ended = sorted(
+            (each.source.last_seen(each.column), series)
+            for series, each in self._series.items()
+            if not each.source.living(each.column) and each.labels not in wanted
+        )
+        gone = [self._series[series] for _, series in ended[: max(missing, self._limits.series // 16)]]
+        for source in {id(each.source): each.source for each in gone}.values():
+            self._drop(source, [each.column for each in gone if each.source is source])
+        self._made_room += len(gone)
+        self._crowded = len(gone) < missing  # looked through again with the next sweep
+
     def _sweep(self, now: int) -> None:
         """Drop what is past retention, in all sources: one that fell silent must not stay for ever."""
         self._swept = now
+        self._crowded = False
         oldest = now - round(self._limits.retention * 1000)
         for source in self._sources.values():
-            for column in source.trim(oldest=oldest, rows=self._limits.readings):
-                series = self._by_column[(source.name, column)]
-                source.erase(column)
-                self._forget(series)
+            self._drop(source, source.trim(oldest=oldest, rows=self._limits.readings))
+        while self._sources and sum(source.size_bytes for source in self._sources.values()) > self._limits.size:
+            source = min(self._sources.values(), key=lambda each: each.oldest_end)
+            if source.oldest_end == LATEST:
+                return  # nothing left but what is being filled
+            self._drop(source, source.trim(oldest=source.oldest_end + 1, rows=self._limits.readings))
+            if not self._cut_short:
+                _log.warning(
+                    "the samples take more memory than they may; they are kept for less than the retention",
+                    extra={"bytes": self._limits.size, "series": len(self._series)},
+                )
+            self._cut_short += 1
+
+    def _drop(self, source: SourceColumns, columns: Sequence[int]) -> None:
+        if columns:
+            source.erase(columns)
+        for column in columns:
+            self._forget(self._by_column[(source.name, column)])
+
+
+def _written_down(name: str, members: Sequence[_Series], view: ColumnView) -> Readings | None:
+    values = view.block(0, len(view), np.array([each.column for each in members], dtype=np.intp))
+    held = np.flatnonzero(present(values).any(axis=0))
+    if not len(held):
+        return None
+    labels = tuple(members[position].labels for position in held.tolist())
+    return Readings(name, labels, view.times.copy(), np.ascontiguousarray(values[:, held]))

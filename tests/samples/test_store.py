@@ -151,14 +151,92 @@ def test_a_freed_place_starts_empty() -> None:
 
 
 def test_series_beyond_the_limit_are_refused_and_the_others_go_on() -> None:
-    """Label churn can't grow memory without bound, nor silence what is known."""
+    """Where none has ended, what is new is turned away; what is known is not silenced by it."""
     store = SeriesStore(Limits(series=3))
     for second in range(4):
-        churn = labels_of("churn", {"id": str(second)})
-        store.ingest("app", second, [Sample(UP, second), Sample(churn, 1)])
+        living = [Sample(labels_of("old", {"id": str(number)}), 1) for number in range(2)]
+        store.ingest("app", second, [Sample(UP, second), *living, Sample(labels_of("new", {"id": str(second)}), 1)])
     assert store.statistics().series == 3
-    assert store.statistics().refused_for_limit == 2
+    assert store.statistics().refused_for_limit == 4
+    assert store.statistics().made_room == 0
     assert samples_of(store, "up")[-1] == (3, 3)
+    assert samples_of(store, "new") == []
+
+
+def test_series_that_ended_make_room() -> None:
+    """Label churn can't grow memory without bound, nor keep out what is new: the longest ended go first."""
+    store = SeriesStore(Limits(series=40))
+    for second in range(200):
+        churn = labels_of("churn", {"id": str(second)})
+        store.ingest("app", second, [Sample(UP, second), Sample(churn, second)])
+        assert store.statistics().series <= 40
+        assert f'churn{{id="{second}"}}' in matching(store, "__name__=churn")
+    assert store.statistics().refused_for_limit == 0
+    assert store.statistics().made_room >= 160
+    assert len(samples_of(store, "up")) == 200
+    kept = [int(each.split('"')[1]) for each in matching(store, "__name__=churn")]
+    assert sorted(kept) == list(range(200 - len(kept), 200))
+
+
+def test_room_is_not_made_at_the_expense_of_a_series_that_comes_back() -> None:
+    """A reading that revives the longest ended series and brings a new one gets both."""
+    store = SeriesStore(Limits(series=3))
+    one, two, three, new = (labels_of(name, {}) for name in ("one", "two", "three", "new"))
+    store.ingest("app", 1, [Sample(one, 1)])
+    store.ingest("app", 2, [Sample(two, 2), Sample(three, 2)])
+    store.ingest("app", 3, [Sample(three, 3)])
+    store.ingest("app", 4, [Sample(one, 4), Sample(new, 4), Sample(three, 4)])
+    assert samples_of(store, "one") == [(1, 1), (4, 4)]
+    assert samples_of(store, "new") == [(4, 4)]
+    assert samples_of(store, "two") == []
+
+
+def test_memory_is_bounded_in_bytes() -> None:
+    """Where there is less than the retention needs, the oldest chunks of all sources go first, and are counted."""
+    store = SeriesStore(Limits(size=200_000, chunk=20))
+    many = [labels_of("wide", {"id": str(number)}) for number in range(100)]
+    for second in range(600):
+        store.ingest("wide", second, [Sample(each, second) for each in many])
+        store.ingest("narrow", second, [Sample(UP, second)])
+        assert store.statistics().size_bytes < 200_000 + 61 * 128 * 8 + 2 * 20 * 128 * 8
+    assert store.statistics().cut_short > 0
+    kept = samples_of(store, "up")
+    assert list(kept[-1]) == [599, 599]
+    assert 60 < len(kept) < 400
+    assert store.statistics().series == 101
+
+
+def test_what_came_and_went_costs_what_it_held() -> None:
+    """A full chunk keeps only the columns that hold samples: churn of 50 series a chunk takes no square of room."""
+    store = SeriesStore(Limits(chunk=100))
+    for second in range(2_000):
+        churn = [Sample(labels_of("churn", {"id": f"{second // 100}-{number}"}), second) for number in range(50)]
+        store.ingest("app", second, [Sample(UP, second), *churn])
+    assert store.statistics().series == 1_001
+    assert store.statistics().size_bytes < 3 * 2_000 * 51 * 8  # 1,001 columns of 2,000 rows would be twenty times that
+    assert len(samples_of(store, "up")) == 2_000
+    assert held_by(store, "7-3") == [float(second) for second in range(700, 800)]
+
+
+def held_by(store: SeriesStore, identity: str) -> list[float]:
+    """Values of the series with this ``id``."""
+    part = store.select((Matcher(MatchOperator.EQUAL, "id", identity),)).parts[0]
+    view = store.view(part, -1, 10**9)
+    cells = view.block(0, len(view), part.columns)[:, 0]
+    return [float(value) for value in cells[present(cells)]]
+
+
+def test_a_clock_put_back_into_a_packed_chunk() -> None:
+    """What is cut off is gone, and what comes then is filed beside what was kept."""
+    store = SeriesStore(Limits(chunk=10))
+    for second in range(40):
+        churn = [Sample(labels_of("churn", {"id": f"{second // 10}-{number}"}), second) for number in range(20)]
+        store.ingest("app", second, [Sample(UP, second), *churn])
+    store.rewind(14)
+    store.ingest("app", 15, [Sample(UP, 15), Sample(DOWN, 15)])
+    assert [at for at, _ in samples_of(store, "up")] == [float(second) for second in range(16)]
+    assert samples_of(store, "down") == [(15, 15)]
+    assert held_by(store, "1-3") == [10.0, 11.0, 12.0, 13.0, 14.0]
 
 
 def test_the_version_changes_with_the_set_of_series_alone() -> None:
