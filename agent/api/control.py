@@ -1,8 +1,8 @@
 """The control endpoints: what a person with the bearer token may tell the automation.
 
-``POST /api/control/{hold,release,approve,abort,maintenance,reload}`` with a JSON body. They do what the command line
-does, for chat bots and for people who only have the status page. Closed unless the settings hold a token. The token
-is checked before the body is read.
+``POST /api/control/{hold,release,approve,abort,maintenance,pause,resume,set,reload}`` with a JSON body. They do what
+the command line does, for chat bots and for people who only have the status page. Closed unless the settings hold a
+token. The token is checked before the body is read.
 """
 
 from __future__ import annotations
@@ -71,6 +71,27 @@ class Maintenance(Owned):
     message: Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)] = ""
 
 
+class Paced(Owned):
+    """Something about a migration run; without ``run`` the latest one."""
+
+    run: Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)] = ""
+
+
+class Pause(Paced):
+    """Have a run stop writing, until somebody says otherwise or for ``seconds``."""
+
+    reason: Said
+    seconds: float | None = Field(default=None, gt=0, le=_WEEK_S)
+
+
+class Pacing(Paced):
+    """Other documents a batch, or a second, while a run works."""
+
+    reason: Said
+    batch_size: int | None = Field(default=None, ge=1, le=100_000)
+    rate: float | None = Field(default=None, gt=0)
+
+
 W = TypeVar("W", bound=_Words)
 
 
@@ -92,6 +113,16 @@ _ORDERS: dict[str, _Order[Any]] = {
     "abort": _Order(Abort, lambda to, said: to.abort(said.id, owner=said.owner, reason=said.reason)),
     "maintenance": _Order(
         Maintenance, lambda to, said: to.maintenance(enabled=said.enabled, message=said.message, owner=said.owner)
+    ),
+    "pause": _Order(
+        Pause, lambda to, said: to.pause(said.run, owner=said.owner, reason=said.reason, seconds=said.seconds)
+    ),
+    "resume": _Order(Paced, lambda to, said: to.resume(said.run, owner=said.owner)),
+    "set": _Order(
+        Pacing,
+        lambda to, said: to.set(
+            said.run, owner=said.owner, reason=said.reason, batch_size=said.batch_size, rate=said.rate
+        ),
     ),
     "reload": _Order(Nothing, lambda to, _: to.reload()),
 }

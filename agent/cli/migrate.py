@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from agent.cli.options import DryRun, Json, Yes, runtime
+from agent.cli.options import DryRun, Json, Owner, Yes, runtime
 from agent.cli.output import EXIT_CONFLICTS, as_json, confirm, err, out, print_json, progress_bars, stop, table, when
 from agent.daemon.assembly import change_lock
 from agent.decisions import duration
-from agent.migration import Plan, RunReport, ValidationReport
+from agent.faults import Misconfigured, MisconfiguredReason
+from agent.migration import Entry, Event, Plan, RunRecord, RunReport, ValidationReport
 from agent.migration.reports import dry_run_text
+from agent.runbook import parse_duration
 
 app = typer.Typer(help="Plan, run, resume, validate and undo migrations.")
 
 Name = Annotated[str, typer.Argument(help="A migration's name or number, e.g. 0001_schema_version.")]
+Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="The latest by default.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stands in the run's report.")]
 Again = Annotated[bool, typer.Option("--again", help="Run a revision that ran, failed or was rolled back before.")]
+
+
+class Setting(StrEnum):
+    """What can be set while a run works."""
+
+    BATCH_SIZE = "batch-size"
+    RATE = "rate"
+
+
+_SETTINGS = {Setting.BATCH_SIZE: Event.BATCH_SIZE, Setting.RATE: Event.RATE}
 
 
 @app.command("list")
@@ -75,12 +90,52 @@ def run(
 
 
 @app.command()
-def resume(run_id: Annotated[str, typer.Argument(metavar="RUN")], json: Json = False) -> None:
-    """Do exactly what a stopped, failed or killed run has left."""
+def resume(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The latest by default.")] = None,
+    owner: Owner = "",
+    json: Json = False,
+) -> None:
+    """Let a paused run go on, or do exactly what a stopped, failed or killed run has left."""
     invocation = runtime()
+    found = invocation.migrations.status(run_id)
+    if found is None:
+        out.print("No migration has run yet.")
+        return
+    run_id = found.record.id
+    if found.record.state.resumable and invocation.migrations.wishes(run_id).pause is not None:
+        _order(Event.GO_ON, owner=owner, reason="", run_id=run_id)
+    if found.alive and found.record.state.resumable:
+        out.print(f"{run_id} goes on within a second")
+        return
     with progress_bars() as progress, change_lock(invocation.settings, f"migration {run_id}", invocation.clock):
         report = invocation.migrations.resume(run_id, progress=progress)
     _report(report, json=json)
+
+
+@app.command()
+def pause(
+    run_id: Run = None,
+    reason: Reason = "",
+    lasting: Annotated[str | None, typer.Option("--for", help="Go on by itself after this, e.g. 30 min.")] = None,
+    owner: Owner = "",
+) -> None:
+    """Have a run stop writing until somebody says `resume`; it holds through a kill and a restart."""
+    until = runtime().clock.now() + timedelta(seconds=parse_duration(lasting).value) if lasting else None
+    record = _order(Event.PAUSE, owner=owner, reason=reason, until=until, run_id=run_id)
+    out.print(f"{record.id} is paused {f'until {when(until)}' if until else 'until `runbookd migrate resume`'}")
+
+
+@app.command("set")
+def set_(
+    setting: Annotated[Setting, typer.Argument(help="What to change.")],
+    value: Annotated[int, typer.Argument(min=1, max=100_000, help="Documents a batch, or documents a second.")],
+    run_id: Run = None,
+    reason: Reason = "",
+    owner: Owner = "",
+) -> None:
+    """Change the batch size or the rate of a run while it works; it holds for later sessions of the run too."""
+    record = _order(_SETTINGS[setting], owner=owner, reason=reason, value=value, run_id=run_id)
+    out.print(f"{record.id}: {setting} is {value:,}")
 
 
 @app.command()
@@ -112,6 +167,10 @@ def status(run_id: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None
             for part in record.collections
         ),
     )
+    if record.pace:
+        out.print(f"  [yellow]{escape(record.pace)}[/]", highlight=False)
+    if record.disarmed:
+        out.print(f"  [yellow]it is not rolled back by itself[/]: {escape(record.disarmed)}", highlight=False)
     if record.undone or record.kept:
         out.print(f"  undone {record.undone:,}, merged {record.merged:,}, kept {record.kept:,}")
     if record.error:
@@ -121,6 +180,10 @@ def status(run_id: Annotated[str | None, typer.Argument(metavar="[RUN]")] = None
 @app.command()
 def undo(
     run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The latest by default.")] = None,
+    from_backup: Annotated[
+        bool,
+        typer.Option("--from-backup", help="If journal and old versions are lost, put the last proven backup back."),
+    ] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -133,7 +196,7 @@ def undo(
     record = found.record
     confirm(f"Undo {record.id} ({record.counts.written:,} documents)?", yes=yes)
     with progress_bars() as progress, change_lock(invocation.settings, f"undo of {record.id}", invocation.clock):
-        report = invocation.migrations.undo(record.id, progress=progress)
+        report = invocation.migrations.undo(record.id, from_backup=from_backup, progress=progress)
     if json:
         print_json(report)
     else:
@@ -163,6 +226,22 @@ def validate(
     with progress_bars() as progress:
         report = runtime().migrations.validate(name, collections=tuple(collection or ()), progress=progress)
     _show_validation(report, json=json)
+
+
+def _order(
+    event: Event,
+    *,
+    owner: str,
+    reason: str,
+    run_id: str | None,
+    value: float | None = None,
+    until: datetime | None = None,
+) -> RunRecord:
+    invocation = runtime()
+    if not owner:
+        raise Misconfigured(MisconfiguredReason.SETTINGS, "nobody stands by this", hint="say --owner NAME")
+    entry = Entry(at=invocation.clock.now(), event=event, owner=owner, reason=reason, value=value, until=until)
+    return invocation.migrations.order(entry, run_id)
 
 
 def register(root: typer.Typer) -> None:

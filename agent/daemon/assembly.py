@@ -5,6 +5,7 @@ The daemon, its workers and the command line call these; each process has its ow
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,15 +16,27 @@ from agent import __version__
 from agent.backup import Backups, BackupType, Keyring, read_keys
 from agent.backup.scratch import sandbox_scratch
 from agent.clock import Clock, SystemClock
-from agent.faults import Misconfigured, MisconfiguredReason
-from agent.firestore import DatabaseAddress, Firestore, read_maintenance
-from agent.migration import Expected, Migrations, Preconditions, RestorePoint, RunbookPolicy, RunSettings
+from agent.faults import Misconfigured, MisconfiguredReason, Permanent, PermanentReason
+from agent.firestore import NEW_COLLECTION, DatabaseAddress, Firestore, read_maintenance
+from agent.migration import (
+    Band,
+    Expected,
+    LoadFile,
+    LoadLimits,
+    Migrations,
+    Preconditions,
+    Restored,
+    RestorePoint,
+    RunbookPolicy,
+    RunSettings,
+    SetAside,
+)
 from agent.runbook import Operation, Policy, Priority, StorageKind, load_runbook
 from agent.scheduling import ChangeLock
 from agent.settings import Settings
 from agent.signals import PageQueries
 from agent.storage import DirectoryStorage, GcsStorage, Storage
-from agent.telemetry import Telemetry
+from agent.telemetry import ProgressSink, Telemetry
 
 # Below the page's warning, not at it: the rate a rule sees swings around the rate a limiter holds.
 _WRITE_RATE_SHARE = 0.9
@@ -176,6 +189,23 @@ def write_rate_of(settings: Settings, policy: Policy) -> float | None:
     return threshold.warning.value * _WRITE_RATE_SHARE if threshold is not None else None
 
 
+def load_limits_of(settings: Settings, policy: Policy) -> LoadLimits:
+    """The page's rows that a running migration minds."""
+    if not settings.migration.throttle:
+        return LoadLimits()
+
+    def band(metric: str) -> Band | None:
+        row = policy.threshold(metric)
+        return Band(warning=row.warning.value, critical=row.critical.value) if row is not None else None
+
+    return LoadLimits(latency=band("query_latency_p95"), errors=band("error_rate"))
+
+
+def load_file(settings: Settings, clock: Clock) -> LoadFile:
+    """Where the daemon tells runs what its rules see."""
+    return LoadFile(settings.data_dir / "load.json", clock)
+
+
 def undo_budget_of(policy: Policy) -> timedelta | None:
     """Time the page's emergency sequence gives to putting documents back."""
     step = policy.emergency_step(Operation.RESTORE_DATA)
@@ -205,6 +235,12 @@ def migrations_of(
         if off_host is not None:
             off_host.put(f"migration-journals/{run_id}/{path.name}", [path.read_bytes()])
 
+    def copies(run_id: str) -> Mapping[str, bytes]:
+        if off_host is None:
+            return {}
+        stored = off_host.list(f"migration-journals/{run_id}/")
+        return {item.key.rpartition("/")[2]: b"".join(off_host.get(item.key)) for item in stored}
+
     return Migrations(
         firestore=firestore,
         definitions=settings.migration.definitions,
@@ -215,6 +251,7 @@ def migrations_of(
                 plan.collection: str(plan.priority) for plan in policy.migration_order if plan.documents is not None
             },
             undo_budget=undo_budget_of(policy),
+            limits=load_limits_of(settings, policy),
         ),
         preconditions=Preconditions(
             restore_point=newest if backups is not None else None,
@@ -226,11 +263,47 @@ def migrations_of(
             parallel=settings.migration.parallel,
             validate=settings.migration.validate_sample,
             rate_limit=write_rate_of(settings, policy),
+            ramp=dataclasses.replace(NEW_COLLECTION, per_second=settings.migration.new_collection_rate),
+            set_aside_limit=settings.migration.set_aside_limit,
         ),
         reports=settings.reports_dir,
+        published=load_file(settings, clock or SystemClock()),
         on_segment=copy if off_host is not None else None,
+        segments=copies,
+        backups=LastBackup(backups) if backups is not None else None,
         clock=clock,
     )
+
+
+class LastBackup:
+    """Backups as the last way back of an undo: the :class:`agent.migration.BackupSource` of a deployment."""
+
+    def __init__(self, backups: Backups) -> None:
+        self._backups = backups
+
+    def newest(self, before: datetime) -> tuple[str, datetime] | None:
+        return newest_backup_of(self._backups)(before)
+
+    def restore(
+        self, backup: str, collections: tuple[str, ...], progress: ProgressSink, cancelled: Callable[[], bool]
+    ) -> Restored:
+        """Nothing is deleted: what the backup does not have may be what users have created since.
+
+        Raises:
+            Permanent: TOO_MANY_FAILURES if documents could not be written; the same call goes on.
+        """
+        report = self._backups.restore(backup, collections=collections, progress=progress, cancelled=cancelled)
+        if report.failed:
+            raise Permanent(
+                PermanentReason.TOO_MANY_FAILURES,
+                f"{report.failed:,} documents of {backup} could not be written back",
+                hint="do the same again: it goes on where it stopped",
+            )
+        kept = tuple(
+            SetAside(name=name, collection=name.split("/")[-2], why=why)
+            for name, _, why in (text.partition(": ") for text in report.unresolved)
+        )
+        return Restored(documents=report.applied, kept=kept, extra=report.extra)
 
 
 def expected_of(policy: Policy) -> Expected:

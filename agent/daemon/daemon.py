@@ -20,6 +20,7 @@ from agent.daemon.backup_jobs import BackupJobs
 from agent.daemon.change import ChangeWatch
 from agent.daemon.evidence import EvidenceGatherer
 from agent.daemon.jumps import JumpWatch
+from agent.daemon.judged import Judged
 from agent.daemon.loop import Loop
 from agent.daemon.maintenance import MaintenanceWatch
 from agent.daemon.observer import Observer
@@ -28,7 +29,7 @@ from agent.daemon.rollback import RollbackActions
 from agent.decisions import ChangeState, ChangeUnderWatch, Decisions, Verdict
 from agent.faults import Misconfigured, MisconfiguredReason, Refused
 from agent.firestore import Firestore
-from agent.migration import Runs
+from agent.migration import LoadFile, Runs
 from agent.notifications import Heartbeat, Notifier
 from agent.promql import Engine
 from agent.recovery import RecoveryJournal, RecoveryRunner
@@ -86,6 +87,8 @@ class Parts:
     cloud_monitoring: CloudMonitoringSource | None
     probes: ProbeRunner
     watch: ChangeWatch
+    judged: Judged
+    load: LoadFile
     evidence: EvidenceGatherer
     decisions: Decisions
     notifier: Notifier
@@ -223,7 +226,16 @@ class Daemon:
         self._end_silences(now)
         parts.notifier.alerts_changed(result.changes, result.active, now)
         parts.observer.ticked(result)
+        if change is not None and change.state is ChangeState.RUNNING:
+            self._publish_load()
         self._decide(result, change, now)
+
+    def _publish_load(self) -> None:
+        """Tell the run that is going what the rules see, so that it slows down before they call anybody."""
+        try:
+            self.parts.load.publish(self.parts.judged.load())
+        except OSError as error:
+            _log.warning("the load can't be published to the running migration", extra={"why": str(error)})
 
     def _end_silences(self, now: datetime) -> None:
         for silence in self.parts.silences.ended(now):
@@ -275,6 +287,11 @@ class Daemon:
         """Start a migration in a worker; returns at once."""
         with self.parts.telemetry.span("migration", {"migration": name}):
             return self.parts.supervisor.start("migrate", {"name": name, **arguments}, progress=self._progress)
+
+    def resume(self, run_id: str) -> Running:
+        """Go on with a run in a worker; returns at once. A pause that is in force stays in force."""
+        with self.parts.telemetry.span("migration", {"migration.run": run_id}):
+            return self.parts.supervisor.start("resume", {"run_id": run_id}, progress=self._progress)
 
     def _progress(self, progress: Progress) -> None:
         self.parts.observer.progressed(progress)

@@ -111,12 +111,14 @@ class Operations:
         ):
             return migrations.resume(run_id, progress=context.progress, cancelled=context.cancelled)
 
-    def undo(self, context: OperationContext, *, run_id: str) -> Mapping[str, Any]:
+    def undo(self, context: OperationContext, *, run_id: str, from_backup: bool = False) -> Mapping[str, Any]:
         with (
             self._open("undo") as (_, _backups, migrations),
             change_lock(self._settings, f"undo of {run_id}", self._clock),
         ):
-            report = migrations.undo(run_id, progress=context.progress, cancelled=context.cancelled)
+            report = migrations.undo(
+                run_id, from_backup=from_backup, progress=context.progress, cancelled=context.cancelled
+            )
             return {
                 "run_id": report.record.id,
                 "documents": report.record.undone + report.record.merged,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from agent.clock import Clock
+from agent.clock import Clock, rfc3339
 from agent.faults import (
     Permanent,
     PermanentReason,
@@ -24,7 +24,7 @@ from agent.faults import (
     TransientReason,
 )
 from agent.firestore import Firestore, read_maintenance, set_maintenance
-from agent.migration import Runs
+from agent.migration import Runs, in_reach
 from agent.recovery import RestorePoint, check_health_url, clear_caches
 from agent.runbook import Policy
 from agent.scheduling import Supervisor
@@ -104,13 +104,15 @@ class RollbackActions:
         return "traffic is stopped" if enabled else "traffic flows again"
 
     def choose_restore_point(self, run_id: str) -> RestorePoint:
-        """The run's own journal; without it, the newest verified backup from before the run, if that is approved."""
+        """The run's journal, else old versions within the hour, else a backup of before the run if that is approved."""
         record = self._runs.get(run_id)
-        if self._runs.journal(run_id).is_dir():
-            backup = self._newest_backup(record.started)
-            fallback = f"; last good backup: {backup[0]}" if backup else ""
-            return RestorePoint(kind="undo", id=run_id, detail=f"the run's undo journal{fallback}")
         backup = self._newest_backup(record.started)
+        fallback = f"; last good backup: {backup[0]}" if backup else ""
+        if self._runs.journal(run_id).is_dir():
+            return RestorePoint(kind="undo", id=run_id, detail=f"the run's undo journal{fallback}")
+        if in_reach(record, self._firestore):
+            detail = f"the database's own versions of before {rfc3339(record.pre_read_time)}{fallback}"
+            return RestorePoint(kind="undo", id=run_id, detail=detail)
         if backup is None:
             raise Permanent(
                 PermanentReason.NOT_FOUND,
@@ -123,12 +125,14 @@ class RollbackActions:
                 f"run {run_id} has no undo journal, and a full restore of {backup[0]} is not approved",
                 hint="`runbookd automation approve`, then `runbookd rollback`",
             )
-        return RestorePoint(kind="backup", id=backup[0], detail=f"full restore of {backup[0]}")
+        return RestorePoint(kind="undo", id=run_id, detail=f"{backup[0]}, as a diff over the run's collections")
 
     def put_back(self, point: RestorePoint, progress: ProgressSink) -> dict[str, int]:
         """Undo or restore in a worker process."""
         if point.kind == "undo":
-            report = self._supervisor.run("undo", {"run_id": point.id}, progress=progress)
+            # Approved or not, the journal comes first; the approval is for what is left if that turns out to be lost.
+            arguments = {"run_id": point.id, "from_backup": self._restore_approved(point.id)}
+            report = self._supervisor.run("undo", arguments, progress=progress)
             return _undo_counts(report)
         report = self._supervisor.run("restore", {"backup": point.id, "delete_extra": True}, progress=progress)
         if report["failed"]:

@@ -16,6 +16,7 @@ from agent.alerting import AlertState
 from agent.backup import BackupSummary
 from agent.clock import rfc3339
 from agent.daemon.daemon import Daemon
+from agent.daemon.judged import LATENCY
 from agent.daemon.probes import DATABASE
 from agent.faults import RunbookdError
 from agent.migration import RunRecord
@@ -26,7 +27,6 @@ Body = Mapping[str, Any]
 _FRESH_S = 5.0
 _STALE_SIGNAL_S = 60.0
 
-_LATENCY = "query_latency_p95"
 _QUERY_P95 = compile_expression(
     "histogram_quantile(0.95, sum by (le, db_query_summary) (rate(db_client_operation_duration_seconds_bucket"
     '{db_query_summary!=""}[1m])))'
@@ -66,7 +66,7 @@ class Views:
         return {
             "status": status,
             "probes": self._parts.probes.results(),
-            "latency_seconds": self._judged().get(_LATENCY),
+            "latency_seconds": self._parts.judged.values((LATENCY,)).get(LATENCY),
             "maintenance": {
                 "enabled": flag.enabled if flag else None,
                 "message": flag.message if flag else "",
@@ -119,7 +119,7 @@ class Views:
     def metrics(self) -> Body:
         """GET /api/database/metrics: each threshold and query of the page with its value now, in base units."""
         policy = self._parts.policy()
-        judged = self._judged()
+        judged = self._parts.judged.values()
         thresholds = []
         for threshold in policy.thresholds:
             value = judged.get(threshold.metric)
@@ -187,26 +187,6 @@ class Views:
         ]
 
     # --- inside -----------------------------------------------------------------------------------------------
-
-    def _judged(self) -> Mapping[str, float]:
-        """By metric of the page the value that its rules compare with the thresholds; the largest where there are more.
-
-        Read from the rules themselves, so that what is shown is what is judged, whatever the rule files say.
-        """
-        shared = self._parts.engine.at(self._parts.clock.now().timestamp())
-        found: dict[str, float] = {}
-        for rule in self._parts.rules.rules.alerts:
-            metric = rule.labels["metric"].text if "metric" in rule.labels else ""
-            if not metric:
-                continue
-            try:
-                elements = shared.elements(rule.expression.witness or rule.expression.root)
-            except RunbookdError:
-                continue  # the rule's own health says so
-            for element in elements:
-                if math.isfinite(element.value):
-                    found[metric] = max(found.get(metric, element.value), element.value)
-        return found
 
     def _by_query(self) -> dict[str, float]:
         value = self._parts.engine.instant(_QUERY_P95, self._parts.clock.now().timestamp())
@@ -302,6 +282,8 @@ def _run(record: RunRecord) -> Body:
         "undone": record.undone,
         "kept": record.kept,
         "error": record.error,
+        "pace": record.pace,
+        "disarmed": record.disarmed,
         "collections": [
             {
                 "collection": part.collection,

@@ -13,11 +13,20 @@ from typing import TYPE_CHECKING
 from agent.alerting import RuleEvaluator, RuleSet, SilenceBook, StoredExemplars, load_rules
 from agent.backup import BackupHistory
 from agent.clock import Clock, SystemClock
-from agent.daemon.assembly import address_of, backups_of, load_policy, newest_backup_of, open_firestore, storages_of
+from agent.daemon.assembly import (
+    address_of,
+    backups_of,
+    load_file,
+    load_policy,
+    newest_backup_of,
+    open_firestore,
+    storages_of,
+)
 from agent.daemon.backup_jobs import BackupJobs
 from agent.daemon.change import ChangeWatch
 from agent.daemon.daemon import Daemon, Parts
 from agent.daemon.evidence import EvidenceGatherer
+from agent.daemon.judged import Judged
 from agent.daemon.maintenance import MaintenanceWatch
 from agent.daemon.observer import Observer
 from agent.daemon.probes import probes_of
@@ -330,6 +339,8 @@ def build(
             cloud_monitoring=cloud_monitoring,
             probes=probes,
             watch=watch,
+            judged=Judged(rules=evaluator, engine=engine, clock=clock),
+            load=load_file(settings, clock),
             evidence=EvidenceGatherer(
                 policy=policy,
                 engine=engine,

@@ -9,6 +9,7 @@ What a migration file imports: :class:`Document`, :data:`DELETE`.
 """
 
 from agent.migration.census import Census, Expected, GroupCensus, take_census
+from agent.migration.chronicle import Entry, Event
 from agent.migration.definition import Definition, find_definition, load_definition, load_definitions
 from agent.migration.document import DELETE, Change, Deletion, Document, Transformed
 from agent.migration.dryrun import DryRunFindings
@@ -18,13 +19,19 @@ from agent.migration.gates import Gate
 from agent.migration.journal import Counts, SetAside
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
 from agent.migration.plan import Plan
+from agent.migration.rescue import in_reach
 from agent.migration.run import RunFindings, RunSettings
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState, to_json
+from agent.migration.throttle import Band, Load, LoadLimits
 from agent.migration.undo import UndoFindings, UndoSettings
 from agent.migration.validation import ValidatedCollection
+from agent.migration.vitals import LoadFile
+from agent.migration.wayback import BackupSource, Restored
 
 __all__ = [
     "DELETE",
+    "BackupSource",
+    "Band",
     "Census",
     "Change",
     "CollectionProgress",
@@ -34,14 +41,20 @@ __all__ = [
     "Document",
     "DryRunFindings",
     "DryRunReport",
+    "Entry",
+    "Event",
     "Expected",
     "Gate",
     "GroupCensus",
     "Listed",
+    "Load",
+    "LoadFile",
+    "LoadLimits",
     "Migrations",
     "Plan",
     "Preconditions",
     "RestorePoint",
+    "Restored",
     "RunFindings",
     "RunRecord",
     "RunReport",
@@ -58,6 +71,7 @@ __all__ = [
     "ValidatedCollection",
     "ValidationReport",
     "find_definition",
+    "in_reach",
     "load_definition",
     "load_definitions",
     "take_census",

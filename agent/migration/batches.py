@@ -177,6 +177,7 @@ class _Chunk:
                     problems[name] = f"{self._relative(creator)} has created {self._relative(target)} already"
                 elif creator and target not in self._created_here:
                     wanted[target] = change
+        self._run.pace.create(target.split("/")[-2] for target in wanted)
         wave = self._send(list(wanted.values()))
         for target, update_time in wave.applied.items():
             self._created_here.add(target)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, Permanent, PermanentReason, Refused, RefusedReason, RunbookdError
+from agent.migration.chronicle import Entry, Event, Wishes, wishes
 from agent.migration.database import Database
 from agent.migration.definition import Definition, find_definition, load_definitions
 from agent.migration.dryrun import dry_run
@@ -24,16 +25,19 @@ from agent.migration.facts import Preconditions, RunbookPolicy
 from agent.migration.journal import JournalWriter
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
 from agent.migration.plan import Plan, in_order
-from agent.migration.replay import Replay, replay
+from agent.migration.replay import Replay
 from agent.migration.reports import Reports
-from agent.migration.rescue import undo_by_read_time
-from agent.migration.revisions import Revision, write_revision
-from agent.migration.run import RunSettings, Session, migrate
+from agent.migration.revisions import COLLECTION, Revision, write_revision
+from agent.migration.run import RunFindings, RunSettings, Session, migrate
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
 from agent.migration.sampling import Rates
 from agent.migration.survey import Survey
-from agent.migration.undo import UndoFindings, UndoSession, UndoSettings, undo
+from agent.migration.throttle import LoadLimits
+from agent.migration.timeline import Moment, timeline
+from agent.migration.undo import UndoSettings
 from agent.migration.validation import validate
+from agent.migration.vitals import OwnVitals, Vitals, nothing_known
+from agent.migration.wayback import BackupSource, SegmentSource, WayBack, no_copies
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
 from agent.telemetry.catalogue import OPERATION_DURATION
 
@@ -49,6 +53,9 @@ class Migrations:
         reports: folder for plans and reports; ``None`` writes none.
         on_segment: called with run id and path of each journal segment that is complete, in a thread of its own, e.g.
             to copy it to backup storage. What it raises is logged: the segment itself is safe on this disk.
+        segments: copies of a run's journal segments, the other side of ``on_segment``.
+        backups: the last way back.
+        published: what a daemon's rules see of the database's load.
     """
 
     def __init__(
@@ -64,6 +71,9 @@ class Migrations:
         undo_settings: UndoSettings | None = None,
         reports: Path | None = None,
         on_segment: Callable[[str, Path], None] | None = None,
+        segments: SegmentSource = no_copies,
+        backups: BackupSource | None = None,
+        published: Vitals = nothing_known,
         clock: Clock | None = None,
     ) -> None:
         self._database = firestore
@@ -71,13 +81,24 @@ class Migrations:
         self._telemetry = telemetry
         self._policy = policy or RunbookPolicy()
         self._settings = settings or RunSettings()
-        self._undo_settings = undo_settings or UndoSettings()
         self._reports = Reports(reports)
         self._on_segment = on_segment
+        self._published = published
         self._clock = clock or SystemClock()
         folder = data_dir / "migrations"
         self._runs = Runs(folder)
         self._rates = Rates(folder / "rates.json")
+        self._way_back = WayBack(
+            database=firestore,
+            runs=self._runs,
+            definition_of=self._definition_as_run,
+            journal=self._journal,
+            settings=undo_settings or UndoSettings(),
+            telemetry=telemetry,
+            clock=self._clock,
+            copies=segments,
+            backups=backups,
+        )
         self._survey = Survey(
             database=firestore,
             runs=self._runs,
@@ -155,7 +176,7 @@ class Migrations:
         record = self._runs.get(name) if name.startswith("run-") else None
         definition = find_definition(self._definitions, record.name if record else name)
         record = record or self._survey.latest(definition.revision)
-        told = self._told(record) if record else None
+        told = self._way_back.told(record) if record else None
         known = in_order(definition, tuple(self._policy.order))
         for unknown in set(collections) - set(known):
             raise Permanent(
@@ -268,6 +289,7 @@ class Migrations:
         )
         with self._runs.working_on(record.id):
             self._runs.save(record)
+            self._tell(record.id, Event.STARTED, f"{definition.name} on {plan.documents:,} documents")
             started(record.id)
             settings = self._with(batch_size, validate)
             return self._session(definition, record, None, settings, progress, cancelled)
@@ -291,7 +313,7 @@ class Migrations:
         with self._runs.working_on(run_id):
             record = self._runs.get(run_id)
             definition = self._resumable(record)
-            told = self._told(record)
+            told = self._way_back.told(record)
             record = dataclasses.replace(
                 record,
                 state=RunState.RUNNING,
@@ -302,36 +324,66 @@ class Migrations:
                 host=socket.gethostname(),
             )
             self._runs.save(record)
+            self._tell(
+                record.id, Event.RESUMED, f"session {record.sessions}, behind {record.counts.scanned:,} documents"
+            )
             settings = self._with(batch_size, validate)
             return self._session(definition, record, told, settings, progress, cancelled)
 
-    def undo(
-        self,
-        run_id: str | None = None,
-        *,
-        progress: ProgressSink = ignore_progress,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> UndoReport:
-        """Take a run back: all of it, or what it has done before it stopped; or go on with an undo that stopped.
+    # --- telling a run what to do --------------------------------------------------------------------------------
 
-        By the journal; if that is lost or damaged, by Firestore's own old versions within the hour.
+    def order(self, entry: Entry, run_id: str | None = None) -> RunRecord:
+        """Ask something of a run: to pause, to go on, another batch size, another rate.
+
+        A worker hears it within a second, a resumed one at once: it stays in force until the opposite is asked for.
 
         Args:
             run_id: ``None`` is the latest run.
 
         Raises:
-            Refused: ALREADY_RUNNING; without a journal NO_RESTORE_POINT or CHANGED_DEFINITION, with the way out.
+            Permanent: NOT_FOUND; INVALID if the run has ended.
+        """
+        record = self._runs.resumable(run_id)
+        self._runs.chronicle(record.id).append(entry)
+        return record
+
+    def wishes(self, run_id: str) -> Wishes:
+        """What people want of a run now."""
+        return wishes(self._runs.chronicle(run_id).read(), self._clock.now())
+
+    # --- undoing ------------------------------------------------------------------------------------------------
+
+    def undo(
+        self,
+        run_id: str | None = None,
+        *,
+        from_backup: bool = False,
+        progress: ProgressSink = ignore_progress,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> UndoReport:
+        """Take a run back: all of it, or what it has done before it stopped; or go on with an undo that stopped.
+
+        By the gentlest way that is open, see :mod:`agent.migration.wayback`.
+
+        Args:
+            run_id: ``None`` is the latest run.
+            from_backup: if there is no other way, a backup may be put back, which takes users' later writes back too.
+
+        Raises:
+            Refused: ALREADY_RUNNING; without a journal NOT_CONFIRMED or NO_RESTORE_POINT, with the way out.
             Permanent: NOT_FOUND; CANCELLED; CORRUPT: see :func:`agent.migration.undo.undo`.
         """
-        record = self._runs.get(run_id) if run_id else self._runs.latest()
-        if record is None:
-            raise Permanent(PermanentReason.NOT_FOUND, "no migration has run yet")
+        record = self._latest(run_id)
         with self._runs.working_on(record.id), self._timed("undo"):
             record = self._runs.get(record.id)
             began = self._clock.monotonic()
             record = dataclasses.replace(record, pid=os.getpid(), host=socket.gethostname())
-            record, findings = self._undo(record, progress, cancelled)
+            record, findings = self._way_back.take(
+                record, from_backup=from_backup, progress=progress, cancelled=cancelled
+            )
             seconds = self._clock.monotonic() - began
+            done = f"{findings.undone:,} documents as before, {findings.merged:,} merged, {len(findings.kept):,} kept"
+            self._tell(record.id, Event.UNDO, done)
             self._note_revision(record)
             self._rates.note("undo", findings.undone, findings.write_seconds, record.id)
         report = UndoReport(
@@ -340,15 +392,22 @@ class Migrations:
             seconds=seconds,
             documents_per_second=findings.undone / seconds if seconds > 0 else 0.0,
         )
-        self._reports.undo(record, findings, seconds)
+        self._reports.undo(record, findings, seconds, self._timeline(record))
         return report
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    def _latest(self, run_id: str | None) -> RunRecord:
+        record = self._runs.get(run_id) if run_id else self._runs.latest()
+        if record is None:
+            raise Permanent(PermanentReason.NOT_FOUND, "no migration has run yet")
+        return record
 
     def _with(self, batch_size: int | None, validate: bool | None) -> RunSettings:
         return dataclasses.replace(
             self._settings,
             batch_size=batch_size or self._settings.batch_size,
+            limits=self._policy.limits,
             validate=self._settings.validate if validate is None else validate,
         )
 
@@ -369,14 +428,6 @@ class Migrations:
                 hint=f"put the file back as it was, or undo the run: runbookd migrate undo {record.id}",
             )
         return definition
-
-    def _told(self, record: RunRecord) -> Replay | None:
-        try:
-            return replay(self._runs.journal(record.id))
-        except Permanent as error:
-            if error.reason is PermanentReason.NOT_FOUND and record.counts.scanned == 0:
-                return None  # killed before the first document
-            raise
 
     @contextmanager
     def _journal(self, record: RunRecord, told: Replay | None) -> Iterator[JournalWriter]:
@@ -407,7 +458,7 @@ class Migrations:
     ) -> RunReport:
         self._note_revision(record)
         try:
-            with self._timed("migration"), self._journal(record, told) as journal:
+            with self._timed("migration"), self._vitals(settings) as vitals, self._journal(record, told) as journal:
                 record, findings = migrate(
                     Session(
                         definition=definition,
@@ -421,18 +472,46 @@ class Migrations:
                         clock=self._clock,
                         progress=progress,
                         cancelled=cancelled,
+                        vitals=vitals,
+                        failed=self._report_failure,
                     )
                 )
         finally:
             record = self._runs.get(record.id)
             with suppress(RunbookdError):  # the first error is the one to tell; this record is written again by an undo
                 self._note_revision(record)
-        rate = record.counts.scanned / record.seconds if record.seconds > 0 else 0.0
+        rate = _rate_of(record)
         if record.sessions == 1:
             self._rates.note("migration", record.counts.scanned, record.seconds, record.id)
         report = RunReport(record=record, findings=findings, documents_per_second=rate)
-        self._reports.run(record, findings, rate)
+        self._reports.run(record, findings, rate, self._timeline(record))
         return report
+
+    def _report_failure(self, record: RunRecord, findings: RunFindings) -> None:
+        with suppress(RunbookdError):  # why the session failed is what its caller is to hear
+            self._reports.run(record, findings, _rate_of(record), self._timeline(record))
+
+    def _timeline(self, record: RunRecord) -> tuple[Moment, ...]:
+        return timeline(record, self._runs.chronicle(record.id).read())
+
+    @contextmanager
+    def _vitals(self, settings: RunSettings) -> Iterator[Vitals]:
+        """Looked after only where there is a limit to mind: it costs a read a second."""
+        if settings.limits == LoadLimits():
+            yield nothing_known
+            return
+        name = self._database.address.name(COLLECTION, "probe")
+        with OwnVitals(
+            database=self._database,
+            name=name,
+            telemetry=self._telemetry,
+            clock=self._clock,
+            published=self._published,
+        ) as vitals:
+            yield vitals
+
+    def _tell(self, run_id: str, event: Event, detail: str) -> None:
+        self._runs.chronicle(run_id).note(Entry(at=self._clock.now(), event=event, detail=detail))
 
     def _note_revision(self, record: RunRecord) -> None:
         write_revision(
@@ -446,62 +525,6 @@ class Migrations:
                 host=record.host,
                 changed=self._clock.now(),
             ),
-        )
-
-    def _undo(
-        self, record: RunRecord, progress: ProgressSink, cancelled: Callable[[], bool]
-    ) -> tuple[RunRecord, UndoFindings]:
-        try:
-            told = self._told(record) or Replay()
-        except Permanent as error:
-            if error.reason not in (PermanentReason.NOT_FOUND, PermanentReason.CORRUPT):
-                raise
-            return self._undo_without_journal(record, progress, cancelled)
-        with self._journal(record, told) as journal:
-            return undo(
-                UndoSession(
-                    definition=self._definition_as_run(record),
-                    record=record,
-                    told=told,
-                    database=self._database,
-                    journal=journal,
-                    runs=self._runs,
-                    settings=self._undo_settings,
-                    telemetry=self._telemetry,
-                    clock=self._clock,
-                    progress=progress,
-                    cancelled=cancelled,
-                )
-            )
-
-    def _undo_without_journal(
-        self, record: RunRecord, progress: ProgressSink, cancelled: Callable[[], bool]
-    ) -> tuple[RunRecord, UndoFindings]:
-        began = self._clock.monotonic()
-        definition = self._definition_as_run(record)
-        record = dataclasses.replace(
-            record, state=RunState.UNDOING, undo_started=record.undo_started or self._clock.now()
-        )
-        self._runs.save(record)
-        found = undo_by_read_time(
-            definition,
-            record,
-            database=self._database,
-            clock=self._clock,
-            progress=progress,
-            cancelled=cancelled,
-        )
-        record = dataclasses.replace(
-            record,
-            state=RunState.UNDONE,
-            undo_finished=self._clock.now(),
-            undone=record.undone + found.undone,
-            kept=len(found.kept),
-        )
-        self._runs.save(record)
-        seconds = self._clock.monotonic() - began
-        return record, UndoFindings(
-            undone=found.undone, merged=0, kept=found.kept, verified=0, write_seconds=seconds, by_journal=False
         )
 
     def _definition_as_run(self, record: RunRecord) -> Definition | None:
@@ -528,6 +551,10 @@ class Migrations:
                 self._clock.monotonic() - began,
                 {"operation": operation, "outcome": outcome},
             )
+
+
+def _rate_of(record: RunRecord) -> float:
+    return record.counts.scanned / record.seconds if record.seconds > 0 else 0.0
 
 
 def _logged(copy: Callable[[str, Path], None], run_id: str, path: Path) -> None:

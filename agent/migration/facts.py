@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from agent.migration.throttle import LoadLimits
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePoint:
@@ -121,10 +123,12 @@ class RunbookPolicy:
     Args:
         order: collection id to priority, in the runbook's order.
         undo_budget: time for the undo; ``None``: it sets none.
+        limits: the load at which a run slows down, and at which it stops.
     """
 
     order: Mapping[str, str] = field(default_factory=dict)
     undo_budget: timedelta | None = None
+    limits: LoadLimits = field(default_factory=LoadLimits)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from agent.migration.journal import SetAside
 from agent.migration.plan import Plan
 from agent.migration.run import RunFindings
 from agent.migration.runs import RunRecord, to_json
+from agent.migration.timeline import Moment
 from agent.migration.undo import UndoFindings
 from agent.migration.validation import ValidatedCollection
 
@@ -43,17 +44,27 @@ class Reports:
         self._write("dry-run-report.json", _json({"plan": to_json(plan), "findings": to_json(findings)}))
         self._write("dry-run-report.md", dry_run_text(plan, findings))
 
-    def run(self, record: RunRecord, findings: RunFindings, rate: float) -> None:
-        """``migration-report-<run>.json`` and ``.md``."""
-        content = {"run": to_json(record), "findings": to_json(findings), "documents_per_second": rate}
+    def run(self, record: RunRecord, findings: RunFindings, rate: float, moments: Sequence[Moment]) -> None:
+        """``migration-report-<run>.json`` and ``.md``: at the end of each session, however it ended."""
+        content = {
+            "run": to_json(record),
+            "findings": to_json(findings),
+            "documents_per_second": rate,
+            "timeline": to_json(list(moments)),
+        }
         self._write(f"migration-report-{record.id}.json", _json(content))
-        self._write(f"migration-report-{record.id}.md", run_text(record, findings, rate))
+        self._write(f"migration-report-{record.id}.md", run_text(record, findings, rate, moments))
 
-    def undo(self, record: RunRecord, findings: UndoFindings, seconds: float) -> None:
+    def undo(self, record: RunRecord, findings: UndoFindings, seconds: float, moments: Sequence[Moment]) -> None:
         """``undo-report-<run>.json`` and ``.md``."""
-        content = {"run": to_json(record), "findings": to_json(findings), "seconds": seconds}
+        content = {
+            "run": to_json(record),
+            "findings": to_json(findings),
+            "seconds": seconds,
+            "timeline": to_json(list(moments)),
+        }
         self._write(f"undo-report-{record.id}.json", _json(content))
-        self._write(f"undo-report-{record.id}.md", undo_text(record, findings, seconds))
+        self._write(f"undo-report-{record.id}.md", undo_text(record, findings, seconds, moments))
 
     def validation(self, name: str, run: str, collections: Sequence[ValidatedCollection]) -> None:
         """``validation-report-<migration>.json``."""
@@ -78,7 +89,7 @@ class Reports:
             ) from error
 
 
-def run_text(record: RunRecord, findings: RunFindings, rate: float) -> str:
+def run_text(record: RunRecord, findings: RunFindings, rate: float, moments: Sequence[Moment]) -> str:
     """The report of a run in Markdown."""
     rows = [
         (
@@ -87,6 +98,8 @@ def run_text(record: RunRecord, findings: RunFindings, rate: float) -> str:
             part.counts.written,
             part.counts.unchanged,
             part.counts.set_aside,
+            part.counts.gone,
+            part.counts.created,
             part.counts.conflicts,
             f"{part.checked:,} / {part.mismatched:,}",
         )
@@ -100,19 +113,36 @@ def run_text(record: RunRecord, findings: RunFindings, rate: float) -> str:
         f"- started {rfc3339(record.started)}, {record.seconds:,.1f} s of work in {record.sessions} session(s),"
         f" {rate:,.0f} documents/s",
         f"- restore point {record.restore_point or 'none'}; state before the run: {rfc3339(record.pre_read_time)}",
+        *([f"- it is not rolled back by itself: {record.disarmed}"] if record.disarmed else []),
+        *([f"- it ended with: {record.error}"] if record.error else []),
         "",
         *_table(
-            ("Collection", "Documents", "Written", "Unchanged", "Set aside", "Conflicts", "Read back / wrong"), rows
+            (
+                "Collection",
+                "Documents",
+                "Written",
+                "Unchanged",
+                "Set aside",
+                "Gone",
+                "Created",
+                "Conflicts",
+                "Read back / wrong",
+            ),
+            rows,
         ),
+        "",
+        "Gone were deleted by somebody else before the migration came; a conflict is a document that was transformed"
+        " again, because somebody else had written it meanwhile.",
         "",
     ]
     lines += _list("Set aside", "No document was set aside.", findings.set_aside)
     if findings.mismatched:
         lines += ["", "## Not as they were written", "", *(f"- `{name}`" for name in findings.mismatched)]
+    lines += _timeline(moments)
     return "\n".join(lines) + "\n"
 
 
-def undo_text(record: RunRecord, findings: UndoFindings, seconds: float) -> str:
+def undo_text(record: RunRecord, findings: UndoFindings, seconds: float, moments: Sequence[Moment]) -> str:
     """The report of an undo in Markdown."""
     lines = [
         f"# Undo of {record.name}",
@@ -125,6 +155,7 @@ def undo_text(record: RunRecord, findings: UndoFindings, seconds: float) -> str:
         "",
     ]
     lines += _list("Kept", "No document had been changed by somebody else.", findings.kept)
+    lines += _timeline(moments)
     return "\n".join(lines) + "\n"
 
 
@@ -155,6 +186,10 @@ def dry_run_text(plan: Plan, findings: DryRunFindings) -> str:
             lines += [f"`{diff.name}`", "", "```diff", *diff.lines, "```", ""]
     lines += _list("Would be set aside", "Every document can be transformed.", findings.failures)
     return "\n".join(lines) + "\n"
+
+
+def _timeline(moments: Sequence[Moment]) -> list[str]:
+    return ["", "## Timeline", "", *(f"- {rfc3339(moment.at)}: {moment.what}" for moment in moments)]
 
 
 def _list(title: str, none: str, documents: Sequence[SetAside]) -> list[str]:

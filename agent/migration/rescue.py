@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from agent.clock import Clock
-from agent.faults import Permanent, PermanentReason, Refused, RefusedReason
+from agent.faults import Permanent, PermanentReason
 from agent.firestore import (
     CollectionGroup,
     MustExistAt,
@@ -46,34 +45,24 @@ class RescueFindings:
 
 
 def undo_by_read_time(
-    definition: Definition | None,
+    definition: Definition,
     record: RunRecord,
     *,
     database: Database,
-    clock: Clock,
     progress: ProgressSink,
     cancelled: Callable[[], bool],
 ) -> RescueFindings:
     """Take a run back whose journal is lost. May be called again after it was stopped.
 
     Raises:
-        Refused: the run began too long ago, or its file is no longer there as it ran; what to do instead.
-        Permanent: CANCELLED.
+        Permanent: CANCELLED; READ_TIME_EXPIRED if it takes longer than what is left of the hour.
     """
-    remedy = f"restore the backup {record.restore_point or 'of before the run'}: it is written as a diff, in place"
-    if definition is None:
-        raise Refused(
-            RefusedReason.CHANGED_DEFINITION,
-            f"the journal of {record.id} is lost, and so is {record.name}.py as it ran",
-            hint=f"put the file back, or {remedy}",
-        )
-    if clock.now() - record.pre_read_time > WINDOW:
-        raise Refused(
-            RefusedReason.NO_RESTORE_POINT,
-            f"the journal of {record.id} is lost, and Firestore no longer serves the state of before the run",
-            hint=remedy,
-        )
-    return _Rescue(definition, record, database, clock, progress, cancelled).run()
+    return _Rescue(definition, record, database, progress, cancelled).run()
+
+
+def in_reach(record: RunRecord, database: Database) -> bool:
+    """Whether Firestore still serves the state of before the run: by its own clock, ours may have jumped."""
+    return database.server_time() - record.pre_read_time <= WINDOW
 
 
 class _Rescue:
@@ -82,14 +71,12 @@ class _Rescue:
         definition: Definition,
         record: RunRecord,
         database: Database,
-        clock: Clock,
         progress: ProgressSink,
         cancelled: Callable[[], bool],
     ) -> None:
         self._definition = definition
         self._record = record
         self._database = database
-        self._clock = clock
         self._progress = progress
         self._cancelled = cancelled
         self._undone = self._done = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,20 +18,26 @@ from datetime import timedelta
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import CollectionGroup, RawDocument
+from agent.firestore.rate import NEW_COLLECTION, RateLimit
 from agent.migration.batches import Batches, BatchSettings, created_by_earlier_sessions
 from agent.migration.checkpoint import Remainder, Watermark, remainder, settle_unknown
+from agent.migration.chronicle import Entry, Event
 from agent.migration.database import Database
 from agent.migration.definition import Definition
+from agent.migration.governor import Governor, Standing
 from agent.migration.journal import Counts, JournalWriter, ScanRange, SetAside
 from agent.migration.pace import Pace
 from agent.migration.readback import Checked, ReadBack
 from agent.migration.replay import Replay
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
+from agent.migration.throttle import LoadLimits
+from agent.migration.vitals import Vitals, nothing_known
 from agent.telemetry import Progress, ProgressSink, Telemetry
 
 OPERATION = "migration"
 
 _CHUNK_SECONDS = 5.0
+_CHUNK_BYTES = 4_000_000  # a chunk of documents near their limit of 1 MiB must not fill the memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,8 @@ class RunSettings:
         parallel: chunks on their way at once.
         validate: read a sample of each batch back.
         rate_limit: documents per second; ``None``: as fast as the database takes them.
+        ramp: how fast documents may be created in a collection that was empty before.
+        limits: the load at which the run slows down and stops.
         set_aside_limit: a run stops when more documents than this have to be set aside.
         repin_after: a scan changes to a new read_time after this long; versions are readable for an hour.
         batches: see :class:`agent.migration.batches.BatchSettings`.
@@ -51,16 +60,21 @@ class RunSettings:
     parallel: int = 4
     validate: bool = True
     rate_limit: float | None = None
+    ramp: RateLimit = NEW_COLLECTION
+    limits: LoadLimits = field(default_factory=LoadLimits)
     set_aside_limit: int = 100
     repin_after: timedelta = timedelta(minutes=45)
     batches: BatchSettings = field(default_factory=BatchSettings)
 
-    @property
-    def chunk(self) -> int:
-        """Documents per chunk: at a low rate fewer than a batch may hold, so that progress shows every few seconds."""
-        if self.rate_limit is None:
-            return self.batch_size
-        return max(1, min(self.batch_size, int(self.rate_limit * _CHUNK_SECONDS)))
+    def chunk(self, *, batch_size: int | None = None, rate: float | None = None) -> int:
+        """Documents per chunk: at a low rate fewer than a batch may hold, so that progress shows every few seconds.
+
+        Args:
+            batch_size, rate: what holds now, instead of the settings'.
+        """
+        most = batch_size or self.batch_size
+        rate = self.rate_limit if rate is None else rate
+        return most if rate is None else max(1, min(most, int(rate * _CHUNK_SECONDS)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +101,8 @@ class Session:
     Args:
         record: as saved; its collections are in the order in which they run.
         told: the journal of earlier sessions; ``None`` for the first.
+        vitals: how the database is doing.
+        failed: told the end of a session that did not reach the run's, before the error is raised.
     """
 
     definition: Definition
@@ -100,6 +116,8 @@ class Session:
     clock: Clock
     progress: ProgressSink
     cancelled: Callable[[], bool]
+    vitals: Vitals = nothing_known
+    failed: Callable[[RunRecord, RunFindings], None] = lambda _record, _findings: None
 
 
 def migrate(session: Session) -> tuple[RunRecord, RunFindings]:
@@ -109,7 +127,8 @@ def migrate(session: Session) -> tuple[RunRecord, RunFindings]:
         The record in its final state, saved.
 
     Raises:
-        Permanent: CANCELLED, TOO_MANY_FAILURES, DISK_FULL, UNBALANCED; the record says so and the run can be resumed.
+        Permanent: CANCELLED, TOO_MANY_FAILURES, DISK_FULL, UNBALANCED, UNHEALTHY; the record says so, and the run can
+            be resumed.
         Transient: the database did not answer for longer than the retries last; the run can be resumed.
     """
     return _Run(session).run()
@@ -132,15 +151,20 @@ def scan(
             last=address.relative(scan_range.until) if scan_range.until else "",
         )
         pinned = clock.monotonic()
-        for raw in database.documents(scope, database.server_time()):
-            if raw.name == first:
-                continue
-            yield raw
-            after = raw.name
-            if clock.monotonic() - pinned > repin_after.total_seconds():
-                break
-        else:
-            return
+        try:
+            for raw in database.documents(scope, database.server_time()):
+                if raw.name == first:
+                    continue
+                yield raw
+                after = raw.name
+                if clock.monotonic() - pinned > repin_after.total_seconds():
+                    break
+            else:
+                return
+        except Permanent as error:
+            # A machine that was asleep: its monotonic clock stood still and the hour went by.
+            if error.reason is not PermanentReason.READ_TIME_EXPIRED or after == first:
+                raise
 
 
 class _Run:
@@ -154,6 +178,8 @@ class _Run:
         self._before = session.record.seconds
         self._saved = self._began
         self._settled = 0
+        self._waiting_since: float | None = None
+        self._collection_now = ""
 
     def run(self) -> tuple[RunRecord, RunFindings]:
         session = self._session
@@ -166,6 +192,7 @@ class _Run:
                 self._go(read_back)
             except BaseException as error:
                 self._end(_state_after(error), error)
+                session.failed(self._record, self._findings(read_back))
                 raise
             finally:
                 session.journal.sync()
@@ -175,7 +202,10 @@ class _Run:
                 dataclasses.replace(part, checked=found.checked, mismatched=found.mismatched)
             )
         self._end(RunState.DONE, None)
-        return self._record, RunFindings(
+        return self._record, self._findings(read_back)
+
+    def _findings(self, read_back: ReadBack | None) -> RunFindings:
+        return RunFindings(
             set_aside=tuple(self._aside.values()),
             mismatched=tuple(read_back.mismatched) if read_back else (),
             not_checked=read_back.skipped if read_back else 0,
@@ -203,19 +233,55 @@ class _Run:
             self._take_over(told)
         if told is None or not told.ranges:
             session.journal.ranges(self._ranges())
+        pace = self._pace(left)
+        pace.look()
         batches = Batches(
             definition=session.definition,
             database=session.database,
             journal=session.journal,
             read_back=read_back,
             settings=session.settings.batches,
-            pace=Pace(session.settings.rate_limit, session.clock, session.cancelled),
+            pace=pace,
             clock=session.clock,
             created=created_by_earlier_sessions(left.created),
             seed=self._record.id,
         )
         for scan_range in self._ranges():
             self._collection(scan_range, batches, left, read_back)
+
+    def _pace(self, left: Remainder) -> Pace:
+        session = self._session
+        created = Counter(name.split("/")[-2] for name in left.created)
+
+        def is_new(collection: str) -> bool:
+            """Nobody's documents are in it but those that earlier sessions created."""
+            return session.database.count(CollectionGroup(id=collection)) <= created[collection]
+
+        governor = Governor(
+            chronicle=session.runs.chronicle(self._record.id),
+            vitals=session.vitals,
+            limits=session.settings.limits,
+            rate=session.settings.rate_limit,
+            clock=session.clock,
+            tell=self._heard,
+        )
+        return Pace(governor, session.clock, self._is_over, is_new=is_new, ramp=session.settings.ramp)
+
+    def _is_over(self) -> bool:
+        """Nobody needs to wait for a turn any more."""
+        return self._failure is not None or self._session.cancelled()
+
+    def _heard(self, standing: Standing) -> None:
+        """The run goes on otherwise than before: everybody who looks at its record sees it."""
+        with self._lock:
+            now = self._session.clock.monotonic()
+            if self._waiting_since is not None:
+                self._began += now - self._waiting_since  # time in which it may not work is not time that it takes
+            self._waiting_since = now if standing.waits else None
+            state = RunState.PAUSED if standing.paused else RunState.RUNNING
+            self._record = dataclasses.replace(self._record, state=state, pace=standing.words)
+            self._session.runs.save(self._record)
+        self._report(self._collection_now, paused=standing.paused)
 
     def _ranges(self) -> list[ScanRange]:
         return [
@@ -235,6 +301,7 @@ class _Run:
     def _collection(self, scan_range: ScanRange, batches: Batches, left: Remainder, read_back: ReadBack | None) -> None:
         session = self._session
         collection = scan_range.collection
+        self._collection_now = collection
         part = self._part(collection)
         self._update(dataclasses.replace(part, started=part.started or session.clock.now(), finished=None), save=True)
         watermark = Watermark(scan_range.index, session.journal)
@@ -254,21 +321,28 @@ class _Run:
             session.telemetry.span("migration.collection", {"collection": collection}),
             ThreadPoolExecutor(session.settings.parallel, thread_name_prefix="migrate") as pool,
         ):
-            documents = scan(
-                session.database,
-                scan_range,
-                after=left.after.get(scan_range.index, ""),
-                repin_after=session.settings.repin_after,
-                clock=session.clock,
-            )
-            self._report(collection)
-            for number, chunk in enumerate(_chunks(documents, session.settings.chunk)):
-                room.acquire()
-                if self._failure is not None:
-                    break
-                if session.cancelled():
-                    break
-                pool.submit(work, number, chunk)
+            try:
+                documents = scan(
+                    session.database,
+                    scan_range,
+                    after=left.after.get(scan_range.index, ""),
+                    repin_after=session.settings.repin_after,
+                    clock=session.clock,
+                )
+                self._report(collection)
+                pace = batches.pace
+                for number, chunk in enumerate(
+                    _chunks(documents, lambda: session.settings.chunk(batch_size=pace.batch_size, rate=pace.rate))
+                ):
+                    room.acquire()
+                    if self._failure is not None:
+                        break
+                    if session.cancelled():
+                        break
+                    pool.submit(work, number, chunk)
+            except BaseException as error:
+                self._fail(error)  # or the pool would wait for threads that wait for their turn
+                raise
         if session.cancelled():
             self._fail(Permanent(PermanentReason.CANCELLED, f"{self._record.id} was stopped"))
         if self._failure is not None:
@@ -317,13 +391,14 @@ class _Run:
                 hint=f"undo the run, correct {self._session.definition.path.name} and try it with --dry-run",
             )
 
-    def _report(self, collection: str) -> None:
+    def _report(self, collection: str, *, paused: bool = False) -> None:
         self._session.progress(
             Progress(
                 operation=OPERATION,
                 stage=collection,
                 done=self._record.counts.scanned,
                 total=max(self._record.total, self._record.counts.scanned),
+                paused=paused,
             )
         )
 
@@ -346,8 +421,14 @@ class _Run:
             finished=clock.now(),
             seconds=self._before + clock.monotonic() - self._began,
             error=str(error) if error is not None and state is RunState.FAILED else "",
+            pace="",
         )
         self._session.runs.save(self._record)
+        detail = f"{state} after {self._record.counts.scanned:,} documents"
+        if error is not None:
+            detail += f": {error}"
+        entry = Entry(at=clock.now(), event=Event.ENDED, detail=detail)
+        self._session.runs.chronicle(self._record.id).note(entry)
 
 
 def _state_after(error: BaseException) -> RunState:
@@ -357,12 +438,16 @@ def _state_after(error: BaseException) -> RunState:
     return RunState.CANCELLED if stopped else RunState.FAILED
 
 
-def _chunks(documents: Iterator[RawDocument], size: int) -> Iterator[list[RawDocument]]:
+def _chunks(documents: Iterator[RawDocument], size: Callable[[], int]) -> Iterator[list[RawDocument]]:
+    """Documents in lists of ``size()``, asked anew for each, and of less where they are large."""
     chunk: list[RawDocument] = []
+    most, held = size(), 0
     for raw in documents:
         chunk.append(raw)
-        if len(chunk) >= size:
+        held += len(raw.raw)
+        if len(chunk) >= most or held >= _CHUNK_BYTES:
             yield chunk
             chunk = []
+            most, held = size(), 0
     if chunk:
         yield chunk

@@ -23,6 +23,7 @@ from typing import Any
 
 from agent.clock import rfc3339
 from agent.faults import Misconfigured, MisconfiguredReason, Permanent, PermanentReason, Refused, RefusedReason
+from agent.migration.chronicle import Chronicle
 from agent.migration.journal import Counts
 
 _STAMP = len("run-20250910-080000")
@@ -72,6 +73,8 @@ class RunRecord:
         seconds: spent migrating, resumes included, waiting in between not.
         undone, kept, merged: documents of the undo so far.
         error: why it failed; empty otherwise.
+        pace: why it is not at full speed just now: paused by whom, slowed down by what; empty if it is.
+        disarmed: why it must not be rolled back by itself; empty if it may be.
         pid, host: the process that worked on it last.
     """
 
@@ -94,6 +97,8 @@ class RunRecord:
     kept: int = 0
     merged: int = 0
     error: str = ""
+    pace: str = ""
+    disarmed: str = ""
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
 
@@ -154,6 +159,10 @@ class Runs:
         """Folder of the run's journal."""
         return self._folder / run_id / "journal"
 
+    def chronicle(self, run_id: str) -> Chronicle:
+        """What happened to the run, and what people asked of it."""
+        return Chronicle(self._folder / run_id / "chronicle.jsonl")
+
     def save(self, record: RunRecord, *, durable: bool = True) -> None:
         """Replace the record in one step; ``durable`` waits for the disk (state changes do, counters need not)."""
         path = self._folder / record.id / "run.json"
@@ -204,6 +213,19 @@ class Runs:
         second = max((run_id[:_STAMP] for run_id in ids), default="")
         newest = [self.get(run_id) for run_id in ids if run_id[:_STAMP] == second]
         return max(newest, key=lambda record: (record.started, record.id), default=None)
+
+    def resumable(self, run_id: str | None) -> RunRecord:
+        """A run that may still go on; ``None`` is the latest one.
+
+        Raises:
+            Permanent: NOT_FOUND; INVALID if it has ended.
+        """
+        record = self.get(run_id) if run_id else self.latest()
+        if record is None:
+            raise Permanent(PermanentReason.NOT_FOUND, "no migration has run yet")
+        if not record.state.resumable:
+            raise Permanent(PermanentReason.INVALID, f"{record.id} is {record.state}: it has ended")
+        return record
 
     def alive(self, record: RunRecord) -> bool:
         """Whether a process of this machine works on the run now."""

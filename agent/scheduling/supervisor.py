@@ -174,7 +174,12 @@ class Supervisor:
     def stuck(self) -> tuple[Running, ...]:
         """Workers without progress for longer than the page allows."""
         now = self._clock.monotonic()
-        return tuple(running for running in self.running() if now - running.progressed_at > self._stuck_after)
+        return tuple(
+            running
+            for running in self.running()
+            if now - running.progressed_at > self._stuck_after
+            and not (running.progress is not None and running.progress.paused)
+        )
 
     def stop(self, *, grace: float) -> None:
         """Ask all workers to stop, wait ``grace`` seconds together, kill the rest."""
@@ -219,7 +224,8 @@ class Supervisor:
 
     def _progressed(self, running: Running, progress: Progress, sink: ProgressSink) -> None:
         before = running.progress
-        if before is None or (before.done, before.stage) != (progress.done, progress.stage):
+        moved = (progress.done, progress.stage, progress.paused)
+        if before is None or (before.done, before.stage, before.paused) != moved:
             running.progressed_at = self._clock.monotonic()
             running.progressed_wall = self._clock.now().timestamp()
         running.progress = progress

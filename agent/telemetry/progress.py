@@ -16,6 +16,7 @@ class Progress:
         done: units finished in the whole operation (not the stage).
         total: units in the whole operation, or ``None`` while unknown.
         unit: e.g. ``documents``.
+        paused: it waits because a person said so, which is not being stuck.
     """
 
     operation: str
@@ -23,6 +24,7 @@ class Progress:
     done: int
     total: int | None = None
     unit: str = "documents"
+    paused: bool = False
 
 
 ProgressSink = Callable[[Progress], None]

@@ -76,6 +76,17 @@ class Orders:
     def maintenance(self, *, enabled: bool, message: str, owner: str) -> Mapping[str, Any]:
         return self._note("maintenance", enabled=enabled, message=message, owner=owner)
 
+    def pause(self, run_id: str, *, owner: str, reason: str, seconds: float | None) -> Mapping[str, Any]:
+        return self._note("pause", run=run_id, owner=owner, reason=reason, seconds=seconds)
+
+    def resume(self, run_id: str, *, owner: str) -> Mapping[str, Any]:
+        return self._note("resume", run=run_id, owner=owner)
+
+    def set(
+        self, run_id: str, *, owner: str, reason: str, batch_size: int | None, rate: float | None
+    ) -> Mapping[str, Any]:
+        return self._note("set", run=run_id, owner=owner, reason=reason, batch_size=batch_size, rate=rate)
+
     def reload(self) -> Mapping[str, Any]:
         return self._note("reload")
 

@@ -33,6 +33,22 @@ ORDERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("approve", {"owner": "Ana", "id": "d-1"}, {"owner": "Ana", "id": "d-1"}),
     ("abort", {"owner": "Ana", "id": "d-1", "reason": "wrong"}, {"owner": "Ana", "id": "d-1", "reason": "wrong"}),
     ("maintenance", {"owner": "Ana", "enabled": True}, {"owner": "Ana", "enabled": True, "message": ""}),
+    (
+        "pause",
+        {"owner": "Ana", "reason": "peak hour", "seconds": 600},
+        {"run": "", "owner": "Ana", "reason": "peak hour", "seconds": 600.0},
+    ),
+    (
+        "pause",
+        {"owner": "Ana", "reason": "peak hour", "run": "run-1"},
+        {"run": "run-1", "owner": "Ana", "reason": "peak hour", "seconds": None},
+    ),
+    ("resume", {"owner": "Ana"}, {"run": "", "owner": "Ana"}),
+    (
+        "set",
+        {"owner": "Ana", "reason": "memory", "batch_size": 100},
+        {"run": "", "owner": "Ana", "reason": "memory", "batch_size": 100, "rate": None},
+    ),
     ("reload", {}, {}),
 ]
 
