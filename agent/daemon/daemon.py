@@ -19,8 +19,8 @@ from agent.clock import Clock
 from agent.daemon.backup_jobs import BackupJobs
 from agent.daemon.change import ChangeWatch
 from agent.daemon.evidence import EvidenceGatherer
-from agent.daemon.jumps import JumpWatch
 from agent.daemon.judged import Judged
+from agent.daemon.jumps import JumpWatch
 from agent.daemon.loop import Loop
 from agent.daemon.maintenance import MaintenanceWatch
 from agent.daemon.observer import Observer
