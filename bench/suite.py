@@ -16,7 +16,6 @@ from bench.servers import running
 Bench = Callable[[Setup], list[Measure]]
 
 _FULL_SIZE = 300_000
-_TEN_THOUSAND = 10_000
 
 
 def measure_rules(setup: Setup) -> list[Measure]:
@@ -63,32 +62,11 @@ def _incremental(bench: backup.Bench, table: Table, rounds: int) -> None:
         table.add(f"incremental / full, {what}, 1 % changed", median, "x", promise)
 
 
-def measure_migration(setup: Setup) -> list[Measure]:
-    """The example migration and its undo beside a writer that writes the same bytes and does nothing else."""
-    with running(setup.backend) as host, tempfile.TemporaryDirectory() as folder:
-        bench = migration.Bench(host, setup.scale, Path(folder), parallel=4, validate=True)
-        found = [bench.round() for _ in range(setup.rounds)]
-        bench.firestore.close()
-    table = Table("migration", setup, documents=bench.documents)
-    table.add("bare writer", statistics.median(one.bare for one in found), "documents/s")
-    table.add("migrate", statistics.median(one.migrate for one in found), "documents/s")
-    table.add("undo", statistics.median(one.undo for one in found), "documents/s")
-    table.add(
-        "migrate / bare writer",
-        statistics.median(one.migrate / one.bare for one in found),
-        "x",
-        Target(limit=0.6, at_least=True, backend="emulator", documents=_TEN_THOUSAND),
-    )
-    undo = statistics.median(one.undo / one.migrate for one in found)
-    table.add("undo / migrate", undo, "x", Target(limit=1, at_least=True))
-    return table.measures
-
-
 BENCHES: Mapping[str, Bench] = {
     "rules": measure_rules,
     "wire": wire.measure,
     "backup": measure_backup,
-    "migration": measure_migration,
+    "migration": migration.measure,
     "prometheus": prometheus.measure,
     "detection": detection.measure,
 }
