@@ -117,7 +117,7 @@ def _parsed(text: str, tokens: tuple[Token, ...], spelled: str) -> vendor.Expr:
 def _spelled(text: str, tokens: tuple[Token, ...], patterns: dict[str, str]) -> str:
     """``text`` as the parser can take it.
 
-    It knows no ``1_000``. It judges regular expressions by another dialect than Prometheus's, so it gets to see stand-
+    It knows no ``1_000``, and reads escapes between backticks. It judges regular expressions by another dialect than Prometheus's, so it gets to see stand-
     ins instead: ``patterns`` then says what they stand for. Like a pattern its stand-in matches nothing, or not.
     """
     pieces: list[str] = []
@@ -131,12 +131,21 @@ def _spelled(text: str, tokens: tuple[Token, ...], patterns: dict[str, str]) -> 
             stand_in = f"{'|' if compiled(pattern).fullmatch('') else ''}pattern{len(patterns)}"
             patterns[stand_in] = pattern
             spelled = f'"{stand_in}"'
+        elif token.text.startswith("`"):
+            spelled = _quoted(token.text[1:-1])
         pieces += [text[done : token.offset], spelled]
         done = token.offset + len(token.text)
     return "".join([*pieces, text[done:]])
 
 
+def _quoted(raw: str) -> str:
+    escaped = raw.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'"{escaped}"'
+
+
 def _unquoted(text: str, token: Token) -> str:
+    if token.text.startswith("`"):
+        return token.text[1:-1]
     try:
         literal = vendor.parse(token.text)
     except ValueError as error:

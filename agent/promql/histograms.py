@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent.promql.remarks import FORCED_MONOTONIC, Remark, bad_bounds, bad_quantiles
-from agent.promql.tables import Block, Bools, Floats, Indices, SeriesTable, empty
+from agent.promql.tables import Block, Bools, Floats, Indices, SeriesTable, empty, without_name
 from agent.samples import METRIC_NAME, Labels
 
 FUNCTIONS = frozenset({"histogram_quantile", "histogram_fraction"})
@@ -41,6 +41,9 @@ def evaluate(
     Args:
         parameters: the arguments before the buckets, each with one value a step.
         tick: called as it goes on; may raise.
+
+    Raises:
+        Permanent: two metrics have a histogram with the same labels.
     """
     steps = buckets.values.shape[1]
     layout = buckets.table.derive("histograms", lambda: _lay_out(buckets.table))
@@ -65,7 +68,8 @@ def evaluate(
                 forced |= fixed
             else:
                 values[row, at] = _fractions(parameters[0][at], parameters[1][at], distinct, summed)
-    return Block(layout.table, values, present), [*remarks, FORCED_MONOTONIC] if forced else remarks
+    found = without_name(Block(layout.table, values, present))
+    return found, [*remarks, FORCED_MONOTONIC] if forced else remarks
 
 
 def _lay_out(table: SeriesTable) -> _Layout:
@@ -77,7 +81,7 @@ def _lay_out(table: SeriesTable) -> _Layout:
         if bound is None:
             malformed.append((row, pairs.get(METRIC_NAME, ""), pairs.get("le", "")))
         else:
-            rest = tuple(pair for pair in labels if pair[0] not in (METRIC_NAME, "le"))
+            rest = tuple(pair for pair in labels if pair[0] != "le")  # two metrics are two histograms
             groups.setdefault(rest, []).append((bound, row))
     ordered = [sorted(members) for members in groups.values()]
     return _Layout(

@@ -14,7 +14,17 @@ Where the two may differ, the generator does not go:
   subqueries are not put through deriv and predict_linear;
 - ``atan2`` keeps the metric's name in 2.42: it is applied to what has none;
 - inside a subquery, 2.42 moves what ``@`` fixed along with the subquery's points, where it is the window of
-  ``predict_linear`` or of another subquery: there they have no ``@``.
+  ``predict_linear`` or of another subquery: there they have no ``@``;
+- a bucket that is NaN ends the search for what has to be levelled only since 2.46: of a histogram's buckets only the
+  highest is NaN;
+- sums are compensated since 2.50, averages since 3.0: what is summed has one order of magnitude, or an infinity;
+- ``sgn(-0)`` is 0 or -0 by the platform's compiler: equal numbers are equal here;
+- fractions of classic buckets, text as names, numbers as durations, remarks and the time limit are 3.0's own: they have
+  tests of their own, from its documentation and source.
+
+Everything else that a person may write is in: every function and aggregation that is evaluated at all, every operator
+with every kind of matching, unbracketed chains of operators, windows and subqueries with offset and ``@``, escapes,
+literals, comments, infinities, NaN, holes, stale series, resets, label sets that collide (both must refuse).
 """
 
 from __future__ import annotations
@@ -71,6 +81,15 @@ def make_series(random_: random.Random) -> list[Input]:
             total = [a + float(b or 0) for a, b in zip(total, grown, strict=True)]
             values: Values = list(total)
             found.append(Input("latency_seconds_bucket", {"job": job, "le": bound}, values))
+    for bound in ("-1", "0", "1.0", "1", "2e1", "+Inf"):
+        odd: Values = [random_.choice((0.0, 5.0, random_.uniform(0, 30))) for _ in range(SAMPLES)]
+        if bound == "+Inf":
+            odd = [random_.choice((value, float("nan"))) for value in odd]
+        found.append(Input("odd_bucket", {"le": bound}, with_holes(random_, odd)))
+    found.append(Input("odd_bucket", {"le": "much"}, [1.0] * SAMPLES))
+    found.append(Input("low_bucket", {"le": "-3"}, [1.0] * SAMPLES))
+    found.append(Input("low_bucket", {"le": "+Inf"}, [3.0] * SAMPLES))
+    found.append(Input("open_bucket", {"le": "1"}, [1.0] * SAMPLES))
     return found
 
 
@@ -86,7 +105,11 @@ def counter(random_: random.Random, *, holes: bool = True) -> Values:
 
 
 def gauge(random_: random.Random) -> Values:
-    found: Values = [random_.choice((random_.uniform(-5, 5), 1.0, 0.0, float("nan"))) for _ in range(SAMPLES)]
+    common = (random_.uniform(-5, 5), 1.0, 0.0, float("nan"), float("inf"), float("-inf"))
+    weights = (6, 4, 4, 4, 1, 1)
+    found: Values = [
+        random_.choice((random_.uniform(-5, 5), random_.choices(common, weights)[0])) for _ in range(SAMPLES)
+    ]
     return with_holes(random_, found)
 
 
@@ -104,65 +127,155 @@ def make_expression(random_: random.Random, depth: int = 3) -> str:
     """A random instant vector."""
     if depth == 0:
         return f"{selector(random_)}{when(random_)}"
-    kind = random_.randrange(12)
-    if kind <= 2:
-        return over_window(random_)
-    if kind == 10:
-        return over_subquery(random_, depth)
-    if kind == 11:
-        value = random_.choice(["requests_total", f"round({make_expression(random_, depth - 1)}, 10)", "load"])
-        clause = random_.choice(["", " by (job)", " without (instance)", " by (value)", " without (value)"])
-        return f'count_values{clause} ("{random_.choice(["value", "job"])}", {value})'
-    if kind <= 4:
-        operator = random_.choice(["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"])
-        clause = random_.choice(["", " by (job)", " by (job, instance)", " without (instance)", " without ()"])
-        if operator in ("stddev", "stdvar"):
-            return f"{operator}{clause} (rate(requests_total[2m30s3ms]))"
-        return f"{operator}{clause} ({make_expression(random_, depth - 1)})"
-    if kind == 5:
-        if random_.random() < 0.5:
-            operator = random_.choice(["topk(1", "bottomk(2", "topk by (job) (1", "topk(3"])
-            return f"{operator}, {random_.choice(['requests_total', 'errors_total'])})"
-        return f"quantile({random_.choice(['0.3', '0.95', '2'])}, {make_expression(random_, depth - 1)})"
-    if kind == 6:
-        operator = random_.choice(["+", "-", "*", "/", "%", "^", ">", "<=", "!=", "== bool", "> bool"])
-        return f"({make_expression(random_, depth - 1)}) {operator} {random_.choice(['2', '0.5', '-1', '0'])}"
-    if kind == 7:
-        operator = random_.choice(["+", "-", "/", ">", "<", ">= bool", "and", "or", "unless"])
-        clause = random_.choice(["", "on (job)", "ignoring (instance)", "on (job, instance)", "on ()"])
-        if operator not in ("and", "or", "unless") and clause and random_.random() < 0.5:
-            clause += random_.choice([" group_left", " group_right", " group_left (zone)"])
-        return f"({make_expression(random_, depth - 1)}) {operator} {clause} ({make_expression(random_, depth - 1)})"
-    if kind == 8:
-        if random_.random() < 0.2:
-            parts = ["hour", "day_of_week", "minute", "day_of_month", "month", "year", "days_in_month", "day_of_year"]
-            return f"{random_.choice(parts)}(requests_total * {random_.choice(['1', '777.7', '-33333'])})"
-        template = random_.choice(
-            [
-                "abs({})", "ceil({})", "floor({})", "round({}, 0.5)", "sqrt({})", "sgn({})", "-({})", "ln({})",
-                "clamp({}, 1, 50)", "clamp({}, 5, 1)", "exp(-abs({}))", "log2({})", "log10({})",
-                "deg({})", "rad({})", "sin({} % 7)", "cos({} % 7)", "tan({} % 1)", "asin({} % 1)", "acos({} % 1)",
-                "atan({})", "sinh({} % 3)", "cosh({} % 3)", "tanh({})", "asinh({})", "acosh({})", "atanh({} % 1)",
-                "round({})", "sort_desc({})", "abs({}) atan2 on () group_left () vector(2)", "({}) * pi()",
-                "({}) + time() - time()", "clamp_min({}, 0)", "clamp_max({}, 1e5)", "sort({})", "absent({})",
-                "vector(scalar({}))", "timestamp({})", 'label_replace({}, "to", "$1-x", "job", "(a.*)")',
-                'label_join({}, "both", "/", "job", "instance")', "exp({})",
-            ]
-        )  # fmt: skip
-        return template.format(make_expression(random_, depth - 1))
-    share = random_.choice(["0.5", "0.95", "1.5", "0"])
+    makers = [
+        over_window, over_window, over_window, over_subquery, counted, aggregated, aggregated, extremes, with_number,
+        between, between, function, function, of_buckets, chain, dated, collision, scalar_arithmetic,
+    ]  # fmt: skip
+    made = random_.choice(makers)(random_, depth)
+    return f"{made} # a ) comment\n" if random_.random() < 0.02 else made
+
+
+def counted(random_: random.Random, depth: int) -> str:
+    value = random_.choice(["requests_total", f"round({make_expression(random_, depth - 1)}, 10)", "load"])
+    clause = random_.choice(["", " by (job)", " without (instance)", " by (value)", " without (value)"])
+    return f'count_values{clause} ("{random_.choice(["value", "job"])}", {value})'
+
+
+def aggregated(random_: random.Random, depth: int) -> str:
+    operator = random_.choice(["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "quantile", "SUM"])
+    clause = random_.choice(["", "by (job)", "by (job, instance)", "without (instance)", "without ()", "by (job,)"])
+    inner = make_expression(random_, depth - 1)
+    if operator in ("stddev", "stdvar"):
+        inner = "rate(requests_total[2m30s3ms])"
+    if operator == "quantile":
+        inner = f"{random_.choice(['0.3', '0.95', '2', '-1', 'NaN', 'scalar(limit) / 5', '1', '0'])}, {inner}"
+    return f"{operator} {clause} ({inner})" if random_.random() < 0.7 else f"{operator}({inner}) {clause}"
+
+
+def extremes(random_: random.Random, depth: int) -> str:
+    del depth
+    count = random_.choice(["1", "2", "3", "1.9", "0", "-1", "NaN", "1e30", "scalar(nothing)", "count(up) or 2"])
+    clause = random_.choice(["", " by (job)", " without (instance)"])
+    return (
+        f"{random_.choice(['topk', 'bottomk'])}{clause} ({count}, {random_.choice(['requests_total', 'errors_total'])})"
+    )
+
+
+def with_number(random_: random.Random, depth: int) -> str:
+    operator = random_.choice(["+", "-", "*", "/", "%", "^", ">", "<=", "!=", "== bool", "> bool", "<", ">=", "=="])
+    number = random_.choice(["2", "0.5", "-1", "0", "0x1F", "1e3", ".5", "Inf", "NaN", "-inf", "(7 % 4)", "+3"])
+    inner = make_expression(random_, depth - 1)
+    return f"({inner}) {operator} {number}" if random_.random() < 0.6 else f"{number} {operator} ({inner})"
+
+
+def between(random_: random.Random, depth: int) -> str:
+    operator = random_.choice(
+        ["+", "-", "*", "/", "%", "^", ">", "<", "==", "!=", ">= bool", "== bool", "and", "or", "unless"]
+    )
+    clause = random_.choice(
+        ["", "on (job)", "ignoring (instance)", "on (job, instance)", "on ()", "ignoring (zone, le)"]
+    )
+    if operator not in ("and", "or", "unless") and clause and random_.random() < 0.6:
+        clause += random_.choice(
+            [" group_left ()", " group_right ()", " group_left (zone)", " group_right (zone)", " group_left (zone, le)"]
+        )
+    return f"({make_expression(random_, depth - 1)}) {operator} {clause} ({make_expression(random_, depth - 1)})"
+
+
+def chain(random_: random.Random, depth: int) -> str:
+    """Operators of all levels without brackets, over vectors that match one to one."""
+    del depth
+    operands = ["requests_total", "errors_total", "-errors_total", "2", "0.5", "3", "-1", "rate(requests_total[1m3ms])"]
+    operators = ["+", "-", "*", "/", "%", "^", "> bool", "== bool", "<= bool"]
+    parts = ["errors_total"]
+    for _ in range(random_.randrange(2, 6)):
+        parts += [random_.choice(operators), random_.choice(operands)]
+    text = " ".join(parts)
+    if random_.random() < 0.5:
+        sets = ["and", "or", "unless"]
+        others = [f"{random_.choice(sets)} {random_.choice(['load', 'limit', 'requests_total > 1'])}" for _ in range(2)]
+        return f"{text} {' '.join(others)}"
+    return text
+
+
+def dated(random_: random.Random, depth: int) -> str:
+    del depth
+    parts = ["hour", "day_of_week", "minute", "day_of_month", "month", "year", "days_in_month", "day_of_year"]
+    argument = random_.choice(["requests_total * 1", "requests_total * 777.7", "requests_total * -33333", ""])
+    return f"{random_.choice(parts)}({argument})"
+
+
+def collision(random_: random.Random, depth: int) -> str:
+    """What may leave two elements with the same labels."""
+    inner = make_expression(random_, depth - 1)
+    template = random_.choice(
+        [
+            'label_replace({}, "instance", "", "instance", ".*")',
+            'label_replace({}, "job", "x", "instance", "0")',
+            'label_replace({}, "__name__", "same", "job", ".+")',
+            'label_join({}, "job", "-", "nothing")',
+            "rate({{__name__=~'requests_total|errors_total'}}[1m3ms]) + ({})",
+            "-{{__name__=~'(requests|errors)_total'}} or ({})",
+            "sum by (job) ({{__name__=~'.*_total'}}) / ({})",
+        ]
+    )
+    return template.format(inner)
+
+
+def scalar_arithmetic(random_: random.Random, depth: int) -> str:
+    del depth
+    return random_.choice(
+        [
+            "1 + 2 * 3 ^ 2 ^ 0.5 - 4 % 3", "-2 ^ 2", "1 < bool 2", "time() - 3 == bool 5", "scalar(limit{job='api'}) * 2",
+            "scalar(load) + 1", "pi() / 2", "0 / 0", "1 / 0 > bool 1", "vector(1) == 1", "vector(time()) > 99", "7 % -3",
+            "-7 % 3", "scalar(vector(3)) ^ -1", "(2 atan2 -1) * 1", "Inf - Inf", "0 ^ 0", "-1 ^ 0.5", "--1", "- -1 - +1",
+        ]
+    )  # fmt: skip
+
+
+def function(random_: random.Random, depth: int) -> str:
+    template = random_.choice(
+        [
+            "abs({})", "ceil({})", "floor({})", "round({}, 0.5)", "sqrt({})", "sgn({})", "-({})", "ln({})",
+            "clamp({}, 1, 50)", "clamp({}, 5, 1)", "exp(-abs({}))", "log2({})", "log10({})", "clamp({}, -Inf, NaN)",
+            "deg({})", "rad({})", "sin({} % 7)", "cos({} % 7)", "tan({} % 1)", "asin({} % 1)", "acos({} % 1)",
+            "atan({})", "sinh({} % 3)", "cosh({} % 3)", "tanh({})", "asinh({})", "acosh({})", "atanh({} % 1)",
+            "round({})", "sort_desc({})", "abs({}) atan2 on () group_left () vector(2)", "({}) * pi()", "round({}, 0)",
+            "({}) + time() - time()", "clamp_min({}, 0)", "clamp_max({}, 1e5)", "sort({})", "absent({})",
+            "vector(scalar({}))", "timestamp({})", 'label_replace({}, "to", "$1-x", "job", "(a.*)")', "round({}, -3)",
+            'label_join({}, "both", "/", "job", "instance")', "exp({})", 'label_replace({}, "job", "${{n}}$$", "job", "(?P<n>.).*")',
+            'label_replace({}, "to", "$1$2x$1_", "job", "(w)?(a)?.*")', "absent(({}))", "clamp_max({}, NaN)",
+            'label_replace({}, "to", "y", "nothing", "")', "vector(scalar({}) > bool 1)", "+({})", "timestamp(timestamp({}))",
+        ]
+    )  # fmt: skip
+    return template.format(make_expression(random_, depth - 1))
+
+
+def of_buckets(random_: random.Random, depth: int) -> str:
+    del depth
+    share = random_.choice(["0.5", "0.95", "1.5", "0", "1", "-0.1", "NaN", "scalar(limit) / 5", "0.999"])
     inner = random_.choice(
         [
             "rate(latency_seconds_bucket[1m3ms])",
             "sum by (le) (rate(latency_seconds_bucket[2m3ms]))",
             "sum by (le, job) (increase(latency_seconds_bucket[45s3ms]))",
             "latency_seconds_bucket",
+            "odd_bucket",
+            "odd_bucket offset 31s",
+            'odd_bucket{le!="0"}',
+            "sum by (le) (odd_bucket)",
+            "low_bucket",
+            "open_bucket",
+            '{__name__=~"low_bucket|open_bucket"}',
+            "avg_over_time(odd_bucket[1m3ms])",
+            "requests_total",
         ]
     )
     return f"histogram_quantile({share}, {inner})"
 
 
-def over_window(random_: random.Random) -> str:
+def over_window(random_: random.Random, depth: int) -> str:
+    del depth
     function = random_.choice([*SLOPES, *OVER_TIME, "deriv", "predict_linear", "quantile_over_time"])
     series = selector(random_)
     if function in ("rate", "increase"):
@@ -219,6 +332,12 @@ def selector(random_: random.Random) -> str:
             '{instance!~"1|2"}',
             '{zone=""}',
             '{job=~"api|web",instance="0"}',
+            "{job='\\x61pi'}",
+            "{job=~`a\\w+`}",
+            '{job=~"(?i)API", instance!=""}',
+            '{job=~"^a.i$|"}',
+            "{instance=~'[0-1]',}",
+            '{job!~".+x|web"}',
         ]
     )
     if random_.random() < 0.05:
@@ -282,7 +401,7 @@ def cell(value: float | str | None) -> str:
         return "_"
     if isinstance(value, str):
         return value
-    return "NaN" if math.isnan(value) else repr(value)
+    return "NaN" if math.isnan(value) else repr(value).replace("inf", "Inf")
 
 
 def seconds(text: str) -> float:
