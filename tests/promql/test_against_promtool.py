@@ -226,9 +226,10 @@ def scalar_arithmetic(random_: random.Random, depth: int) -> str:
     del depth
     return random_.choice(
         [
-            "1 + 2 * 3 ^ 2 ^ 0.5 - 4 % 3", "-2 ^ 2", "1 < bool 2", "time() - 3 == bool 5", "scalar(limit{job='api'}) * 2",
-            "scalar(load) + 1", "pi() / 2", "0 / 0", "1 / 0 > bool 1", "vector(1) == 1", "vector(time()) > 99", "7 % -3",
-            "-7 % 3", "scalar(vector(3)) ^ -1", "(2 atan2 -1) * 1", "Inf - Inf", "0 ^ 0", "-1 ^ 0.5", "--1", "- -1 - +1",
+            "1 + 2 * 3 ^ 2 ^ 0.5 - 4 % 3", "-2 ^ 2", "1 < bool 2", "time() - 3 == bool 5", "scalar(limit{job='api'})",
+            "scalar(load) + 1", "pi() / 2", "0 / 0", "1 / 0 > bool 1", "vector(1) == 1", "vector(time()) > 99",
+            "-7 % 3", "scalar(vector(3)) ^ -1", "(2 atan2 -1) * 1", "Inf - Inf", "0 ^ 0", "-1 ^ 0.5", "--1", "7 % -3",
+            "- -1 - +1",
         ]
     )  # fmt: skip
 
@@ -243,9 +244,11 @@ def function(random_: random.Random, depth: int) -> str:
             "round({})", "sort_desc({})", "abs({}) atan2 on () group_left () vector(2)", "({}) * pi()", "round({}, 0)",
             "({}) + time() - time()", "clamp_min({}, 0)", "clamp_max({}, 1e5)", "sort({})", "absent({})",
             "vector(scalar({}))", "timestamp({})", 'label_replace({}, "to", "$1-x", "job", "(a.*)")', "round({}, -3)",
-            'label_join({}, "both", "/", "job", "instance")', "exp({})", 'label_replace({}, "job", "${{n}}$$", "job", "(?P<n>.).*")',
+            'label_join({}, "both", "/", "job", "instance")', "exp({})",
+            'label_replace({}, "job", "${{n}}$$", "job", "(?P<n>.).*")',
             'label_replace({}, "to", "$1$2x$1_", "job", "(w)?(a)?.*")', "absent(({}))", "clamp_max({}, NaN)",
-            'label_replace({}, "to", "y", "nothing", "")', "vector(scalar({}) > bool 1)", "+({})", "timestamp(timestamp({}))",
+            'label_replace({}, "to", "y", "nothing", "")', "vector(scalar({}) > bool 1)", "+({})",
+            "timestamp(timestamp({}))",
         ]
     )  # fmt: skip
     return template.format(make_expression(random_, depth - 1))

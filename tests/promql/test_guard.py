@@ -103,7 +103,7 @@ def test_long_chains_do_not_reach_the_parser(text: str) -> None:
         ("x offset 1.5", "x offset 1s500ms"),
         ("{'x', a='b'}", 'x{a="b"}'),
         ('x{a="\\x41\\u0042\\103"}', "x{a='ABC'}"),
-        ("x{a=`\\d\"\n`}", 'x{a="\\\\d\\"\\n"}'),
+        ('x{a=`\\d"\n`}', 'x{a="\\\\d\\"\\n"}'),
         ("x{a=~`\\d`}", 'x{a=~"\\\\d"}'),
         ("SUM(x) BY (a)", "sum by (a) (x)"),
         ("x # a comment {\n + 1", "x + 1"),
