@@ -117,8 +117,9 @@ def _parsed(text: str, tokens: tuple[Token, ...], spelled: str) -> vendor.Expr:
 def _spelled(text: str, tokens: tuple[Token, ...], patterns: dict[str, str]) -> str:
     """``text`` as the parser can take it.
 
-    It knows no ``1_000``, and reads escapes between backticks. It judges regular expressions by another dialect than Prometheus's, so it gets to see stand-
-    ins instead: ``patterns`` then says what they stand for. Like a pattern its stand-in matches nothing, or not.
+    It knows no ``1_000``, and reads escapes between backticks. It judges regular expressions by another dialect than
+    Prometheus's, so it gets to see stand-ins for them: ``patterns`` then says what they stand for. A stand-in matches
+    nothing where its pattern does.
     """
     pieces: list[str] = []
     done = 0

@@ -5,10 +5,13 @@ Sources build :class:`Sample` values, the store files them, PromQL reads them ba
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 METRIC_NAME = "__name__"
+_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 Labels = tuple[tuple[str, str], ...]
 """Label pairs sorted by name, the metric's name among them as ``__name__``; no pair has an empty value."""
@@ -21,10 +24,16 @@ def labels_of(name: str, pairs: Mapping[str, str]) -> Labels:
 
 
 def describe(labels: Labels) -> str:
-    """``labels`` as PromQL writes them: ``up{job="api"}``."""
+    """``labels`` as PromQL writes them: ``up{job="api"}``; names that are no words in quotes: ``{"my.metric"}``."""
     name = next((value for key, value in labels if key == METRIC_NAME), "")
-    inner = ", ".join(f'{key}="{_escaped(value)}"' for key, value in labels if key != METRIC_NAME)
-    return f"{name}{{{inner}}}" if inner or not name else name
+    pairs = [f'{_named(key)}="{_escaped(value)}"' for key, value in labels if key != METRIC_NAME]
+    if name and not _METRIC.fullmatch(name):
+        return "{" + ", ".join([f'"{_escaped(name)}"', *pairs]) + "}"
+    return f"{name}{{{', '.join(pairs)}}}" if pairs or not name else name
+
+
+def _named(label: str) -> str:
+    return label if _LABEL.fullmatch(label) else f'"{_escaped(label)}"'
 
 
 def _escaped(value: str) -> str:

@@ -458,6 +458,13 @@ def test_random_expressions_agree_with_prometheus(promtool: str, tmp_path: Path,
     assert compare(promtool, tmp_path, seed, 100) == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+def test_a_long_run_agrees_with_prometheus(promtool: str, tmp_path: Path) -> None:
+    """20,000 pairs of series and expression, 100 expressions to a set of series."""
+    assert [line for seed in range(1_000, 1_200) for line in compare(promtool, tmp_path, seed, 100)] == []
+
+
 def test_the_oracle_is_heard(promtool: str, tmp_path: Path) -> None:
     """The comparison would notice: promtool's answers are read, and they differ from a wrong one."""
     inputs = [Input("load", {"job": "api"}, [1.0, 2.0, 3.0])]

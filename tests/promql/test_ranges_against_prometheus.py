@@ -158,3 +158,12 @@ def test_random_expressions_over_a_range_agree_with_prometheus(twins: Twins, see
     differences, filled = compare(twins, seed, 75)
     assert differences == []
     assert filled > 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+def test_a_long_run_of_ranges_agrees_with_prometheus(twins: Twins) -> None:
+    """3,000 expressions over a range."""
+    differences, filled = compare(twins, 1_000, 3_000)
+    assert differences == []
+    assert filled > 1_500

@@ -60,6 +60,7 @@ def test_labels_are_described_as_promql_writes_them() -> None:
     """Quotes, backslashes and line ends are escaped."""
     assert describe(labels_of("up", {"path": 'a"b\\c\n'})) == 'up{path="a\\"b\\\\c\\n"}'
     assert describe(()) == "{}"
+    assert describe(labels_of("my.metric", {"a.b": "c"})) == '{"my.metric", "a.b"="c"}'
 
 
 def test_readings_are_kept_in_order() -> None:
