@@ -28,7 +28,7 @@ layers: $(VENV)/.dev
 
 rules: $(VENV)/.dev  ## The page, the rules and the dashboards agree; the rule scripts pass
 	$(BIN)/runbookd check
-	$(BIN)/runbookd rules test rules/tests/*.test.yaml
+	$(BIN)/runbookd rules test rules/tests/*.yaml
 
 dashboards: $(VENV)/.dev  ## Write grafana/dashboards/*.json anew from grafana/generate.py
 	$(BIN)/python grafana/generate.py

@@ -24,15 +24,20 @@ from agent.samples import Labels
 class Describer:
     """Fills in templates.
 
-    Args:
-        rules: those in force; the evaluator sets them.
+    For one thread; the evaluator says which rules are in force (:meth:`use`).
     """
 
     def __init__(self, engine: Engine, exemplars: Exemplars, around: Surroundings) -> None:
         self._engine = engine
         self._exemplars = exemplars
         self._around = around
-        self.rules = RuleSet()
+        self._recorded: Mapping[str, Plan] = {}
+        self._measured: dict[Plan, tuple[Select, ...]] = {}
+
+    def use(self, rules: RuleSet) -> None:
+        """Speak of ``rules`` from now on."""
+        self._recorded = {rule.name: rule.expression for rule in rules.recordings}
+        self._measured = {}
 
     def begun(self, rule: AlertRule, element: Labels, timer: Timer, named: Labels) -> Entry:
         sightless = element in SIGHTLESS.values()
@@ -76,7 +81,7 @@ class Describer:
 
     def read_by(self, plan: Plan) -> tuple[Select, ...]:
         """What the expression reads in the end: recorded series stand for what they were computed from."""
-        recorded = {rule.name: rule.expression for rule in self.rules.recordings}
+        recorded = dict(self._recorded)
         found: dict[Select, None] = {}
         pending = [plan]
         while pending:
@@ -89,8 +94,11 @@ class Describer:
 
     def measured_by(self, plan: Plan) -> tuple[Select, ...]:
         """What the expression reads in the end, without what rules record: that was measured, and can fall silent."""
-        recorded = {rule.name for rule in self.rules.recordings}
-        return tuple(select for select in self.read_by(plan) if select.metric not in recorded)
+        known = self._measured.get(plan)
+        if known is None:
+            read = self.read_by(plan)
+            known = self._measured[plan] = tuple(each for each in read if each.metric not in self._recorded)
+        return known
 
 
 def _sightless_annotations(rule: AlertRule, entry: Entry) -> dict[str, str]:

@@ -158,7 +158,7 @@ class RuleEvaluator:
             return
         before = {rule.key for rule in self._rules.rules}
         self._rules, self._replacement = self._replacement, None
-        self._describer.rules = self._rules
+        self._describer.use(self._rules)
         kept = {rule.key for rule in self._rules.rules}
         for entry in list(self._entries.values()):
             if entry.rule in kept or entry.timer.state is AlertState.RESOLVED:

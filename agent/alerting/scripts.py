@@ -69,11 +69,11 @@ def run_script(path: Path) -> tuple[Assertion, ...]:
     """
     script = _read(path)
     rule_files = [path.parent / name for name in script.get("rule_files") or ()]
-    interval = _duration(path, script, "evaluation_interval", _DEFAULT_INTERVAL)
+    interval = duration_of(path, script, "evaluation_interval", _DEFAULT_INTERVAL)
     rules = load_rules(rule_files, default_interval=interval) if rule_files else RuleSet()
     found: list[Assertion] = []
     for number, test in enumerate(script.get("tests") or (), start=1):
-        _check_keys(path, test, _TEST_KEYS, "a test")
+        check_keys(path, test, _TEST_KEYS, "a test")
         found.extend(_Run(path, test, str(test.get("name") or f"test {number}"), rules, interval).assertions())
     return tuple(found)
 
@@ -178,7 +178,7 @@ class _Run:
         self, clock: ManualClock, store: SeriesStore, evaluator: RuleEvaluator, moments: Sequence[timedelta]
     ) -> Iterator[timedelta]:
         """Deliver samples and evaluate rules in the order of time; stops at every moment that is asked about."""
-        series = self._series()
+        series = given_series(self.path, self.test, self.name)
         step = self._duration("interval", self.interval)
         remaining = list(moments)
         now = timedelta(0)
@@ -188,7 +188,7 @@ class _Run:
             now = min(sample * step, tick, remaining[0])
             clock.advance(max(0.0, (EPOCH + now - clock.now()).total_seconds()))
             if now == sample * step:
-                _deliver(store, series, sample, now)
+                deliver(store, series, sample, now)
                 sample += 1
             if now == tick:
                 evaluator.tick(EPOCH + now)
@@ -202,15 +202,6 @@ class _Run:
             labels={str(name): str(value) for name, value in labels.items()},
             url=str(self.test.get("external_url") or ""),
         )
-
-    def _series(self) -> list[tuple[Labels, list[float | str | None]]]:
-        found = []
-        for each in self.test.get("input_series") or ():
-            try:
-                found.append((parse_series(str(each["series"])), parse_values(str(each["values"]))))
-            except (ValueError, KeyError) as error:
-                raise _unreadable(self.path, f"{self.name}: input_series: {error}") from error
-        return found
 
     def _alerts(self, each: Mapping[str, Any], active: Sequence[Alert]) -> Assertion:
         name = str(each.get("alertname", ""))
@@ -270,15 +261,33 @@ class _Run:
         )
 
     def _time(self, each: Mapping[str, Any]) -> timedelta:
-        return _duration(self.path, each, "eval_time", timedelta(0))
+        return duration_of(self.path, each, "eval_time", timedelta(0))
 
     def _duration(self, key: str, default: timedelta) -> timedelta:
-        return _duration(self.path, self.test, key, default)
+        return duration_of(self.path, self.test, key, default)
 
 
-def _deliver(
-    store: SeriesStore, series: Sequence[tuple[Labels, list[float | str | None]]], number: int, now: timedelta
-) -> None:
+Given = Sequence[tuple[Labels, list[float | str | None]]]
+"""Series and their values, one an interval; ``None`` is a hole."""
+
+
+def given_series(path: Path, test: Mapping[str, Any], name: str) -> Given:
+    """The ``input_series`` of a test.
+
+    Raises:
+        Misconfigured: one of them is not in promtool's notation.
+    """
+    found = []
+    for each in test.get("input_series") or ():
+        try:
+            found.append((parse_series(str(each["series"])), parse_values(str(each["values"]))))
+        except (ValueError, KeyError) as error:
+            raise unreadable(path, f"{name}: input_series: {error}") from error
+    return found
+
+
+def deliver(store: SeriesStore, series: Given, number: int, now: timedelta) -> None:
+    """File the values that are due at ``now``, the ``number``-th of each series."""
     at = now.total_seconds()
     for labels, values in series:
         # A source each: a hole in one series is then no end of it, as in promtool.
@@ -305,33 +314,54 @@ def _samples(found: Sequence[tuple[Labels, float]]) -> list[str]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    script = read_mapping(path)
+    check_keys(path, script, _FILE_KEYS, "a script")
+    return script
+
+
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """A YAML file whose scalars stay texts.
+
+    Raises:
+        Misconfigured: it can't be read, or is no mapping.
+    """
     try:
         # Texts alone: YAML would take the values "0x100" (a hundred and one zeros) for the number 256.
         script = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise unreadable(path, str(error)) from error
     if not isinstance(script, dict):
-        raise _unreadable(path, "it is no mapping")
-    _check_keys(path, script, _FILE_KEYS, "a script")
+        raise unreadable(path, "it is no mapping")
     return script
 
 
-def _check_keys(path: Path, mapping: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+def check_keys(path: Path, mapping: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+    """Refuse a misspelt key.
+
+    Raises:
+        Misconfigured: one of ``mapping`` is not ``known``.
+    """
     for key in mapping:
         if key not in known:
-            raise _unreadable(path, f"unknown key {key!r} in {what}; known are {', '.join(sorted(known))}")
+            raise unreadable(path, f"unknown key {key!r} in {what}; known are {', '.join(sorted(known))}")
 
 
-def _duration(path: Path, mapping: Mapping[str, Any], key: str, default: timedelta) -> timedelta:
+def duration_of(path: Path, mapping: Mapping[str, Any], key: str, default: timedelta) -> timedelta:
+    """A duration of a script.
+
+    Raises:
+        Misconfigured: it is none.
+    """
     if key not in mapping:
         return default
     try:
         return parse_duration(str(mapping[key]))
     except ValueError as error:
-        raise _unreadable(path, f"`{key}`: {error}") from error
+        raise unreadable(path, f"`{key}`: {error}") from error
 
 
-def _unreadable(path: Path, problem: str) -> Misconfigured:
+def unreadable(path: Path, problem: str) -> Misconfigured:
+    """What is wrong with a script."""
     return Misconfigured(
         MisconfiguredReason.RULES, f"{path}: {problem}", hint="scripts are written as for `promtool test rules`"
     )

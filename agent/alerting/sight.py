@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from agent.promql import Engine, Select
-from agent.samples import METRIC_NAME, Labels, Matcher, MatchOperator, Selection, SeriesStore
+from agent.samples import Labels, Matcher, MatchOperator, Selection, SeriesStore, selector_text
 
 
 class Unseen(StrEnum):
@@ -114,7 +114,7 @@ def lack_of(
     for select in selectors:
         whole = engine.selected(select.matchers).selection
         if not whole.labels:
-            absent = absent or f"no series match {_words(select)}"
+            absent = absent or f"no series match {selector_text(select.matchers)}"
             continue
         own = _narrowed(engine.store, select, element) if element else whole
         moments = [engine.store.silent_since(part.source.name, at, engine.lookback / 1000) for part in own.parts]
@@ -122,7 +122,8 @@ def lack_of(
         if silent and len(silent) == len(moments):
             since = datetime.fromtimestamp(max(silent), UTC)
             return Lack(
-                unseen=Unseen.BLIND, reason=f"nothing has delivered {_words(select)} since {since:%H:%M:%S} UTC"
+                unseen=Unseen.BLIND,
+                reason=f"nothing has delivered {selector_text(select.matchers)} since {since:%H:%M:%S} UTC",
             )
     if absent:
         return Lack(unseen=Unseen.NO_DATA, reason=absent)
@@ -135,8 +136,3 @@ def _narrowed(store: SeriesStore, select: Select, element: Labels) -> Selection:
     """The series behind one alert, as far as their labels tell."""
     equal = (Matcher(MatchOperator.EQUAL, name, value) for name, value in element)
     return store.select((*select.matchers, *equal))
-
-
-def _words(select: Select) -> str:
-    inner = ", ".join(str(matcher) for matcher in select.matchers if matcher.name != METRIC_NAME)
-    return f"{select.metric or ''}{{{inner}}}" if inner or not select.metric else select.metric

@@ -5,8 +5,8 @@ API, the control endpoints behind a bearer token, the status page. Does not belo
 figure comes from :class:`agent.api.sources.Sources`, which the daemon hands in.
 """
 
-from agent.api.app import create_app
+from agent.api.app import create_app, create_query_app
 from agent.api.server import ApiServer
-from agent.api.sources import Body, Control, Sources
+from agent.api.sources import Body, Control, Queried, Sources
 
-__all__ = ["ApiServer", "Body", "Control", "Sources", "create_app"]
+__all__ = ["ApiServer", "Body", "Control", "Queried", "Sources", "create_app", "create_query_app"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from agent import __version__
 from agent.api import control, health, prometheus, status
-from agent.api.sources import Sources
+from agent.api.sources import Queried, Sources
 from agent.faults import Misconfigured, PermanentReason, Refused, RunbookdError, Transient
 
 _OF_PERMANENT = {PermanentReason.NOT_FOUND: 404, PermanentReason.CONFLICT: 409}
@@ -16,9 +16,25 @@ _OF_PERMANENT = {PermanentReason.NOT_FOUND: 404, PermanentReason.CONFLICT: 409}
 
 def create_app(sources: Sources) -> FastAPI:
     """The HTTP application of one daemon."""
+    return _app(*(part.router(sources) for part in (status, health, prometheus, control)))
+
+
+def create_query_app(queried: Queried) -> FastAPI:
+    """Prometheus's read API alone, over whatever answers it; ``/-/healthy`` says that it is there."""
+    routes = APIRouter()
+
+    @routes.get("/-/healthy")
+    @routes.get("/-/ready")
+    def there() -> PlainTextResponse:
+        return PlainTextResponse("runbookd is healthy.\n")
+
+    return _app(prometheus.router(queried), routes)
+
+
+def _app(*routers: APIRouter) -> FastAPI:
     app = FastAPI(title="runbookd", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    for part in (status, health, prometheus, control):
-        app.include_router(part.router(sources))
+    for router in routers:
+        app.include_router(router)
 
     @app.exception_handler(RunbookdError)
     def failed(_: Request, error: RunbookdError) -> JSONResponse:

@@ -23,12 +23,11 @@ from agent.alerting import AlertRule, RuleStatus
 from agent.api.answers import TRUNCATED, of_alert, of_exemplars, of_group
 from agent.api.encoding import JsonResponse, data_of_value
 from agent.api.parameters import ApiError, Arguments, arguments_of, bad_data, label_name
-from agent.api.sources import Sources
+from agent.api.sources import Queried
 from agent.faults import RunbookdError, Transient
 from agent.promql import Answer, Kind
 from agent.samples import Exemplar, Labels, Matcher, SeriesStore
 from agent.samples.columns import present
-from agent.telemetry import CATALOGUE
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Outcome:
 Question = Callable[[Arguments], Outcome]
 
 
-def router(sources: Sources, *, at_once: int = _AT_ONCE, patience: float = _PATIENCE_S) -> APIRouter:
+def router(sources: Queried, *, at_once: int = _AT_ONCE, patience: float = _PATIENCE_S) -> APIRouter:
     """Routes below ``/api/v1``.
 
     Args:
@@ -114,7 +113,7 @@ class _Turns:
 class _Questions:
     """What may be asked; each method runs in a thread and raises :class:`ApiError` or a RunbookdError."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Queried) -> None:
         self._sources = sources
 
     def query(self, arguments: Arguments) -> Outcome:
@@ -175,13 +174,8 @@ class _Questions:
         return _limited(sorted(found - {""}), arguments)
 
     def metadata(self, arguments: Arguments) -> Outcome:
-        """From the catalogue: what other processes say of their metrics is not kept."""
         wanted, limit = arguments.text("metric"), arguments.text("limit")
-        found = {
-            spec.prometheus_name: [{"type": str(spec.kind), "help": spec.description, "unit": ""}]
-            for spec in CATALOGUE
-            if wanted in ("", spec.prometheus_name)
-        }
+        found = {name: about for name, about in self._sources.metadata().items() if wanted in ("", name)}
         # Unlike everywhere else 0 means none here, and what is negative means all.
         if limit and not limit.startswith("-"):
             found = dict(list(found.items())[: arguments.limit()])

@@ -19,6 +19,7 @@ from agent.clock import Clock, SystemClock
 from agent.promql import Engine
 from agent.runbook import Policy
 from agent.samples import SeriesStore
+from agent.telemetry import CATALOGUE
 
 Body = Mapping[str, Any]
 
@@ -43,6 +44,25 @@ class Control(Protocol):
     def set(self, run_id: str, *, owner: str, reason: str, batch_size: int | None, rate: float | None) -> Body: ...
 
     def reload(self) -> Body: ...
+
+
+class Queried(Protocol):
+    """What Prometheus's read API asks: a daemon's :class:`Sources`, or a recording that is played back."""
+
+    @property
+    def store(self) -> SeriesStore: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def rules(self) -> RuleEvaluator: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def metadata(self) -> dict[str, list[dict[str, Any]]]:
+        """Type, help and unit by metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,3 +100,9 @@ class Sources:
     control: Control | None = None
     token: str | None = None
     clock: Clock = field(default_factory=SystemClock)
+
+    def metadata(self) -> dict[str, list[dict[str, Any]]]:
+        """From the catalogue: what other processes say of their metrics is not kept."""
+        return {
+            spec.prometheus_name: [{"type": str(spec.kind), "help": spec.description, "unit": ""}] for spec in CATALOGUE
+        }

@@ -9,24 +9,24 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__
-from agent.alerting import RuleEvaluator, SilenceBook, TickResult
+from agent.alerting import RuleEvaluator, SilenceBook
 from agent.backup import Backups
 from agent.clock import Clock
 from agent.daemon.backup_jobs import BackupJobs
 from agent.daemon.change import ChangeWatch
 from agent.daemon.evidence import EvidenceGatherer
 from agent.daemon.judged import Judged
+from agent.daemon.judgement import Judgement
 from agent.daemon.jumps import JumpWatch
 from agent.daemon.loop import Loop
 from agent.daemon.maintenance import MaintenanceWatch
 from agent.daemon.observer import Observer
 from agent.daemon.recoveries import Recoveries
 from agent.daemon.rollback import RollbackActions
-from agent.decisions import ChangeState, ChangeUnderWatch, Decisions, Verdict
+from agent.decisions import ChangeState, Decisions
 from agent.faults import Misconfigured, MisconfiguredReason, Refused
 from agent.firestore import Firestore
 from agent.migration import LoadFile, Runs
@@ -117,7 +117,16 @@ class Daemon:
             self.tick, interval=parts.settings.signals.interval, clock=parts.clock, telemetry=parts.telemetry
         )
         self._jumps = JumpWatch(clock=parts.clock, store=parts.store, telemetry=parts.telemetry)
-        self._announced: tuple[str, str] | None = None
+        self._judgement = Judgement(
+            rules=parts.rules,
+            silences=parts.silences,
+            notifier=parts.notifier,
+            evidence=parts.evidence,
+            decisions=parts.decisions,
+            recoveries=parts.recoveries,
+            observer=parts.observer,
+            heartbeat=parts.heartbeat,
+        )
         self._quit = threading.Event()
         self._lock = ChangeLock(
             parts.settings.data_dir / "daemon.lock",
@@ -218,17 +227,9 @@ class Daemon:
         parts.instruments.collect()
         now = parts.clock.now()
         change = parts.watch.refresh(now)
-        self._announce(change)
-        everything = parts.rules.tick(now)
-        if parts.heartbeat is not None:
-            parts.heartbeat.ticked(everything.watched)
-        result = everything.calling()
-        self._end_silences(now)
-        parts.notifier.alerts_changed(result.changes, result.active, now)
-        parts.observer.ticked(result)
+        self._judgement.pass_over(change, now)
         if change is not None and change.state is ChangeState.RUNNING:
             self._publish_load()
-        self._decide(result, change, now)
 
     def _publish_load(self) -> None:
         """Tell the run that is going what the rules see, so that it slows down before they call anybody."""
@@ -236,43 +237,6 @@ class Daemon:
             self.parts.load.publish(self.parts.judged.load())
         except OSError as error:
             _log.warning("the load can't be published to the running migration", extra={"why": str(error)})
-
-    def _end_silences(self, now: datetime) -> None:
-        for silence in self.parts.silences.ended(now):
-            how = f"was ended by {silence.ended_by}" if silence.ended_by else "has run out"
-            self.parts.notifier.change(
-                f"silence-{silence.id}", f"The silence of {silence.owner} on {silence.wording} {how}; alerts call again"
-            )
-            self.parts.silences.said(silence)
-
-    def _decide(self, result: TickResult, change: ChangeUnderWatch | None, now: datetime) -> None:
-        parts = self.parts
-        for hold in parts.decisions.expired_holds():
-            parts.notifier.change(
-                f"hold-{hold.id}", f"The hold of {hold.owner} has run out; the automation may act again"
-            )
-        evidence = parts.evidence.gather(result.active, change, now)
-        decisions = parts.decisions.consider(evidence)
-        # The rollback first: words to people are written to disk and must not cost it a moment.
-        for decision in sorted(decisions, key=lambda decision: decision.verdict is not Verdict.ROLLBACK):
-            parts.recoveries.handle(decision)
-
-    def _announce(self, change: ChangeUnderWatch | None) -> None:
-        """Tell the channels that a migration started or ended, so that an incident can be seen beside it."""
-        if change is None:
-            return
-        seen = (change.run_id, str(change.state))
-        if seen == self._announced:
-            return
-        first = self._announced is None
-        self._announced = seen
-        if first and change.state is not ChangeState.RUNNING:
-            return  # known from before this process started
-        self.parts.notifier.change(
-            change.run_id,
-            f"Migration {change.revision}: {change.state}",
-            {"run": change.run_id, "collections": ", ".join(change.collections)},
-        )
 
     # --- asked for by people ------------------------------------------------------------------------------------
 

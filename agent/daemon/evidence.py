@@ -26,6 +26,14 @@ _TRAFFIC = compile_expression(
 )
 
 
+def operations_seen(engine: Engine, now: datetime) -> float | None:
+    """How many operations the last minute had, as a ratio's basis; ``None`` if there are no samples of any."""
+    value = engine.instant(_TRAFFIC, now.timestamp())
+    if isinstance(value, Vector) and value.elements:
+        return value.elements[0].value
+    return None
+
+
 class EvidenceGatherer:
     """Puts :class:`agent.decisions.Evidence` together.
 
@@ -66,18 +74,12 @@ class EvidenceGatherer:
             alerts=concerned,
             change=change,
             restore=self._certificate(change),
-            operations=self._traffic(now),
+            operations=operations_seen(self._engine, now),
             baseline=self._watch.has_baseline,
             probe=self._verdict(),
             recovery=self._recovery(),
             maintenance=self._maintenance(),
         )
-
-    def _traffic(self, now: datetime) -> float | None:
-        value = self._engine.instant(_TRAFFIC, now.timestamp())
-        if isinstance(value, Vector) and value.elements:
-            return value.elements[0].value
-        return None
 
     def _verdict(self) -> Probe:
         """Our own reads: all is silent, or some fail, or (too few to deny anything) none does."""

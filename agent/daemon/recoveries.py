@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from agent.daemon.observer import Observer
 from agent.decisions import Decision, Decisions, Outcome, Verdict, duration, note_of
@@ -14,6 +15,16 @@ from agent.recovery.journal import RecoveryJournal
 
 _log = logging.getLogger(__name__)
 
+Spawn = Callable[[Callable[[], object], str], threading.Thread]
+"""Lets work go on beside the caller's, under a name."""
+
+
+def in_a_thread(work: Callable[[], object], name: str) -> threading.Thread:
+    """A daemon thread, started."""
+    thread = threading.Thread(target=work, daemon=True, name=name)
+    thread.start()
+    return thread
+
 
 class Recoveries:
     """Starts, resumes and reports recoveries.
@@ -22,12 +33,19 @@ class Recoveries:
     """
 
     def __init__(
-        self, *, decisions: Decisions, notifier: Notifier, journal: RecoveryJournal, observer: Observer
+        self,
+        *,
+        decisions: Decisions,
+        notifier: Notifier,
+        journal: RecoveryJournal,
+        observer: Observer,
+        beside: Spawn = in_a_thread,
     ) -> None:
         self._decisions = decisions
         self._notifier = notifier
         self._journal = journal
         self._observer = observer
+        self._beside = beside
         self._runner: RecoveryRunner | None = None
         self._thread: threading.Thread | None = None
         self._incidents: dict[str, str] = {}
@@ -124,15 +142,14 @@ class Recoveries:
         if recovery.state is RecoveryState.RUNNING:
             self._spawn(lambda: runner.run(recovery), recovery.id)
 
-    def _spawn(self, work: object, name: str) -> None:
+    def _spawn(self, work: Callable[[], object], name: str) -> None:
         def run() -> None:
             try:
-                work()  # type: ignore[operator]  # always one of the lambdas above
+                work()
             except Exception:  # noqa: BLE001 - the journal has the state; the log gets the bug
                 _log.exception("a recovery ended unexpectedly")
 
-        self._thread = threading.Thread(target=run, daemon=True, name=name)
-        self._thread.start()
+        self._thread = self._beside(run, name)
 
     def _incident_of(self, recovery: Recovery) -> str:
         try:

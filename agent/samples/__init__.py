@@ -8,7 +8,7 @@ what is computed from them (``promql``), what a metric means (``telemetry``).
 from agent.samples.archive import SampleArchive, SampleKeeper
 from agent.samples.columns import ABSENT_BITS, ColumnView
 from agent.samples.labels import METRIC_NAME, Exemplar, Labels, Sample, describe, labels_of
-from agent.samples.matchers import Matcher, MatchOperator
+from agent.samples.matchers import Matcher, MatchOperator, selector_text
 from agent.samples.store import Limits, Part, Selection, SeriesStore, StoreStatistics
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "StoreStatistics",
     "describe",
     "labels_of",
+    "selector_text",
 ]

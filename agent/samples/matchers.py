@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import re2
 
 from agent.faults import Refused, RefusedReason
+from agent.samples.labels import METRIC_NAME
 
 
 class MatchOperator(StrEnum):
@@ -45,6 +46,22 @@ class Matcher:
 
     def __str__(self) -> str:
         return f'{self.name}{self.operator}"{self.value}"'
+
+
+def selector_text(matchers: Sequence[Matcher]) -> str:
+    """``matchers`` as PromQL writes a selector: ``up{job="api"}``."""
+    name = next((each.value for each in matchers if _names(each)), "")
+    inner = ",".join(f"{each.name}{each.operator}{_quoted(each.value)}" for each in matchers if not _names(each))
+    return f"{name}{{{inner}}}" if inner or not name else name
+
+
+def _names(matcher: Matcher) -> bool:
+    return matcher.name == METRIC_NAME and matcher.operator is MatchOperator.EQUAL
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 class Match(Protocol):

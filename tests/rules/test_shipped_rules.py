@@ -12,13 +12,17 @@ import pytest
 from agent.alerting import AlertRule, load_rules
 from agent.alerting.scripts import Assertion, run_script
 from agent.alerting.sight import ANNOTATIONS
+from agent.decisions import Verdict
 from agent.promql.expressions import Binary, Call, Node, Number, walk
+from agent.rehearsal import run_journey
+from agent.runbook import load_runbook
 from agent.telemetry import by_prometheus_name
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "rules"
 FILES = sorted(RULES.glob("*.yaml"))
 SCRIPTS = sorted((RULES / "tests").glob("*.test.yaml"))
+JOURNEYS = sorted((RULES / "tests").glob("*.journey.yaml"))
 PAGE = ROOT / "runbooks" / "firestore-operations.md"
 
 THRESHOLD_METRICS = {"query_latency_p95", "error_rate", "document_write_rate", "backup_failure", "storage_usage"}
@@ -51,6 +55,35 @@ def test_the_scripts_hold_in_our_engine(script: Path) -> None:
     """What a script says of a rule is so in our engine and state machine."""
     failed = [assertion for assertion in outcome(script) if not assertion.passed]
     assert failed == []
+
+
+@cache
+def played(journey: Path) -> tuple[Assertion, ...]:
+    """A file of journeys; played once for all tests that ask."""
+    return run_journey(journey)
+
+
+@pytest.mark.parametrize("journey", JOURNEYS, ids=lambda path: path.name)
+def test_the_journeys_hold(journey: Path) -> None:
+    """From samples to pages, decisions and recoveries, through holds, kills and silences."""
+    assert [assertion for assertion in played(journey) if not assertion.passed] == []
+
+
+def test_every_row_of_the_matrix_has_a_journey() -> None:
+    """Each row that a machine can see is decided upon in one, and every verdict that there is occurs."""
+    told = " ".join(each.got for journey in JOURNEYS for each in played(journey) if each.kind == "decided")
+    rows = {row.condition for row in load_runbook(PAGE).matrix if not row.manual}
+    assert {row for row in rows if f"row {row}" in told} == rows
+    verdicts = {str(verdict) for verdict in Verdict if verdict is not Verdict.NOTHING}
+    assert {verdict for verdict in verdicts if f"verdict {verdict}" in told} == verdicts
+
+
+def test_every_recording_has_a_script() -> None:
+    """What a rule records is asked for in a script, or an alert that reads it is seen to fire."""
+    rules = load_rules(FILES)
+    asked = {each.subject for script in SCRIPTS for each in outcome(script) if each.kind == "expression"}
+    read = {metric for rule in rules.alerts for metric in rule.expression.metrics}
+    assert {rule.name for rule in rules.recordings if rule.name not in read | asked} == set()
 
 
 def test_every_alert_has_a_script() -> None:
