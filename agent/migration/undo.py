@@ -41,6 +41,7 @@ from agent.telemetry.catalogue import MIGRATION_CHECKED, MIGRATION_MISMATCHES
 
 OPERATION = "undo"
 
+_OPEN = (int(State.APPLIED), int(State.KEPT))
 _CHANGED = "changed by somebody else after the migration"
 _DELETED = "deleted by somebody else after the migration"
 _TAKEN = "deleted by the migration, and created anew by somebody else since"
@@ -146,8 +147,8 @@ class _Undo:
             record,
             state=RunState.UNDONE,
             undo_finished=session.clock.now(),
-            undone=sum(state == State.UNDONE for state in states),
-            merged=sum(state == State.MERGED for state in states),
+            undone=states.count(State.UNDONE),
+            merged=states.count(State.MERGED),
             kept=len(self._kept),
         )
         session.runs.save(record)
@@ -184,7 +185,8 @@ class _Undo:
 
     def _open(self, place: IntentFrame) -> list[int]:
         """Sequences that the migration applied and that are not undone; kept ones are looked at again."""
-        return [s for s in place.sequences if self._told.states[s] in (State.APPLIED, State.KEPT)]
+        states = self._told.states
+        return [s for s in place.sequences if states[s] in _OPEN]
 
     def _undo_frame(self, place: IntentFrame) -> None:
         intents = read_intents(place)
@@ -311,7 +313,7 @@ class _Undo:
             found = self._check_frame(place)
             with self._lock:
                 for name, is_right in found.items():
-                    collection = name.split("/")[-2]
+                    collection = name.rsplit("/", 2)[1]
                     right[collection] = right.get(collection, 0) + is_right
                     if not is_right:
                         wrong.append(self._session.database.address.relative(name))
@@ -326,7 +328,8 @@ class _Undo:
         return sum(right.values()), wrong
 
     def _undone_in(self, place: IntentFrame) -> list[int]:
-        return [s for s in place.sequences if self._told.states[s] == State.UNDONE]
+        states, undone = self._told.states, int(State.UNDONE)
+        return [s for s in place.sequences if states[s] == undone]
 
     def _check_frame(self, place: IntentFrame) -> dict[str, bool]:
         intents = read_intents(place)

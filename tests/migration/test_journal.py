@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from agent.faults import Permanent, PermanentReason
 from agent.migration.journal import (
+    RESULT,
     Action,
     Counts,
     Intent,
     JournalWriter,
+    Kind,
     Result,
     ScanRange,
     SetAside,
     State,
+    frame,
     segments,
 )
 from agent.migration.replay import read_intents, replay
@@ -120,6 +123,17 @@ def test_a_missing_segment_is_corruption(tmp_path: Path) -> None:
     found[1][1].unlink()
     with pytest.raises(Permanent, match="missing"):
         replay(tmp_path)
+
+
+def test_an_outcome_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    """What an unknown outcome means for its document can't be guessed: neither undone nor left alone."""
+    fill(tmp_path, frames=1)
+    (_, path), *_ = segments(tmp_path)
+    with path.open("ab") as file:
+        file.write(frame(Kind.RESULTS, RESULT.pack(3, 99, 5)))
+    with pytest.raises(Permanent, match="the outcome 99") as caught:
+        replay(tmp_path)
+    assert caught.value.reason is PermanentReason.CORRUPT
 
 
 def test_segments_are_handed_on_when_they_are_complete(tmp_path: Path) -> None:
