@@ -1,7 +1,8 @@
-"""A process that kills itself, as ``kill -9`` does, at a chosen step of an operation on backups.
+"""A process that works on backups until it is killed; run by ``test_kill.py``.
 
-Run by ``test_kill.py``: ``python killed.py HOST PROJECT FOLDER STEP OPERATION [BACKUP]``. Steps are counted in the
-storages (before, within and after each change) and at each report of progress; it ends normally if there are fewer.
+``python killed.py HOST PROJECT FOLDER BUCKET STEP OPERATION [ARGUMENT]``: with a ``STEP`` it kills itself there, as
+``kill -9`` does. Steps are counted in the storages (before, within and after each change) and at each report of
+progress; it ends normally if there are fewer. ``BUCKET`` is ``-`` for two directories, or ``ENDPOINT,NAME``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from agent.backup import Backups, BackupType
 from agent.backup import restore as restoring
 from agent.firestore import Carrier, DatabaseAddress, Firestore
-from agent.storage import DirectoryStorage, StoredObject
+from agent.storage import DirectoryStorage, GcsStorage, Storage, StoredObject
 from agent.telemetry import quiet_telemetry
 
 
@@ -62,24 +63,32 @@ class Fused(DirectoryStorage):
 
 
 def main() -> None:
-    host, project, folder, steps, operation, *rest = sys.argv[1:]
+    host, project, folder, bucket, steps, operation, *rest = sys.argv[1:]
     fuse = Fuse(int(steps))
     telemetry = quiet_telemetry()
+    storages: list[Storage] = [Fused(fuse, "one", Path(folder, "one"))]
+    if bucket == "-":
+        storages.append(Fused(fuse, "two", Path(folder, "two")))
+    else:
+        endpoint, _, name = bucket.partition(",")
+        storages.append(GcsStorage(name="two", bucket=name, endpoint=endpoint, retry_seconds=5))
     with Firestore(
         DatabaseAddress(project=project, host=host), telemetry=telemetry, origin="backup", carrier=Carrier.STREAM
     ) as firestore:
         backups = Backups(
             firestore=firestore,
-            storages=[Fused(fuse, name, Path(folder, name)) for name in ("one", "two")],
+            storages=storages,
             telemetry=telemetry,
             retention={BackupType.FULL: timedelta(0)},
         )
         match operation:
             case "create":
-                backups.create(BackupType(rest[0]))
+                backups.create(BackupType(rest[0]), progress=fuse.burn)
             case "restore":
                 restoring._REPORT_EVERY = 50  # steps close together, without a large database
                 backups.restore(rest[0], delete_extra=True, progress=fuse.burn)
+            case "upload":
+                backups.upload(progress=fuse.burn)
             case "clean":
                 backups.clean(dry_run=False)
 

