@@ -27,8 +27,9 @@ from agent.firestore.names import sort_key
 from agent.firestore.protos import Document
 from agent.telemetry import Progress, ProgressSink
 
-# Firestore keeps versions for an hour; five minutes of it are for publishing and for clocks that differ.
-TIME_LIMIT_SECONDS = 55 * 60.0
+# Firestore keeps versions for an hour; what is read must be read before 55 minutes, the rest is for publishing and for
+# clocks that differ. A minute less, because time is looked at between portions, and one may take as long as its RPC.
+TIME_LIMIT_SECONDS = 54 * 60.0
 _FETCH = 200
 _FAST, _THOROUGH = 3, 12  # zstd levels: a full backup must keep up with the wire, an increment is a hundredth of it
 _NS = 1_000_000_000
@@ -198,6 +199,7 @@ def _read_increment(
                 watch.advance(0, recorder.collection)
         while waiting:
             recorder.extend(waiting.popleft().result())
+            watch.advance(0, recorder.collection)
     for path in sorted(gone, key=sort_key):
         recorder.delete(path)
     return [recorder.close()]
@@ -300,7 +302,7 @@ class _Watch:
         if self._monotonic() >= self._until:
             raise Permanent(
                 PermanentReason.READ_TIME_EXPIRED,
-                "the backup was given up after 55 minutes: Firestore keeps old versions for an hour only",
+                "the backup was given up after 54 minutes: Firestore keeps old versions for an hour only",
                 hint="raise backup.parallel, run it nearer to the database, or use Firestore's managed export",
             )
         if self._cancelled():

@@ -18,6 +18,7 @@ MAX_NAME_BYTES = 6 * 1024
 MAX_DEPTH = 100  # subcollections a document can be deep, as the service documents
 
 _NUMBER = re.compile(r"__id(0|-?[1-9][0-9]*)__\Z")
+_NO_NUMBER = "__id0__"  # in order it has a place; as an id it stands for "none yet", and the emulator refuses it, too
 _RESERVED = re.compile(r"__.*__\Z", re.DOTALL)
 _ROOT = re.compile(r"projects/([^/]+)/databases/([^/]+)\Z")
 
@@ -114,7 +115,11 @@ def check_segment(segment: str, name: str, *, is_collection: bool) -> None:
         raise invalid(f'Document name "{name}" has an empty resource id.')
     if segment in (".", ".."):
         raise invalid(f'Document name "{name}" contains a resource id "{segment}".')
-    if segment.startswith("__") and _RESERVED.match(segment) and (is_collection or not _NUMBER.match(segment)):
+    if (
+        segment.startswith("__")
+        and _RESERVED.match(segment)
+        and (is_collection or segment == _NO_NUMBER or not _NUMBER.match(segment))
+    ):
         kind = "Collection" if is_collection else "Resource"
         raise invalid(f'{kind} id "{segment}" is invalid because it is reserved.')
     if len(segment) > MAX_SEGMENT_BYTES // 4 and len(segment.encode()) > MAX_SEGMENT_BYTES:

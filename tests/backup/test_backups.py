@@ -13,7 +13,6 @@ import pytest
 
 from agent.backup import Backups, BackupType, Why, sandbox_scratch
 from agent.backup.catalogue import Catalogue
-from agent.backup.create import TIME_LIMIT_SECONDS
 from agent.clock import ManualClock, SystemClock
 from agent.faults import (
     Misconfigured,
@@ -140,19 +139,6 @@ def test_a_restore_does_not_need_every_storage(
         backups.clean()
     with pytest.raises(Transient):
         backups_of(firestore, Down(name="other", path=other.path)).list()
-
-
-def test_it_gives_up_before_the_hour(firestore: Firestore, local: DirectoryStorage, backups_of: Make) -> None:
-    """A backup that is not done after 55 minutes is given up cleanly."""
-    write(firestore, {f"users/u{number}": {"n": number} for number in range(10)})
-    clock = Moving()
-    backups = backups_of(firestore, local, clock=clock, parallel=1)
-    ticking = lambda _: clock.advance(TIME_LIMIT_SECONDS)  # noqa: E731  a sink that lets time pass
-    write(firestore, {f"other/u{number}": {"n": number} for number in range(10)})
-    with pytest.raises(Permanent) as raised:
-        backups.create(BackupType.FULL, progress=ticking)
-    assert raised.value.reason is PermanentReason.READ_TIME_EXPIRED
-    assert local.list() == []
 
 
 def test_cancelling(firestore: Firestore, backups: Backups, local: DirectoryStorage) -> None:

@@ -23,8 +23,8 @@ from agent.backup import Backups, BackupType
 from agent.firestore import Firestore
 from agent.storage import DirectoryStorage, GcsStorage, Storage
 from tests.backup.conftest import Running, contents, write
-from tests.backup.relay import Relay, relay_to
 from tests.storage.conftest import fake_gcs, new_bucket
+from tests.storage.relay import Relay, relay_to
 
 Make = Callable[..., Backups]
 NEVER = 1_000_000
@@ -41,7 +41,7 @@ def kills(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
     yield counted
     told = ", ".join(f"{operation} {count}" for operation, count in sorted(counted.items()))
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\nkilled {counted.total()} times: {told}")
+        sys.stdout.write(f"\nkilled {counted.total()} times: {told}\n")
 
 
 class Bench:

@@ -72,6 +72,7 @@ def test_descendants_end_before_the_next_sibling() -> None:
         ("a/.", 'resource id "."'),
         ("a/__x__", "reserved"),
         ("a/__id07__", "reserved"),
+        ("a/__id0__", "reserved"),
         ("__a__/b", "reserved"),
         ("a/" + "é" * 751, "longer than 1500 bytes"),
         ("a//b/c", "empty"),

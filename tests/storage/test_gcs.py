@@ -18,10 +18,12 @@ from agent.faults import (
     TransientReason,
 )
 from agent.storage import GcsStorage
+from tests.storage.conftest import fake_gcs, new_bucket
+from tests.storage.relay import Relay, relay_to
 
 
 class _Answering(BaseHTTPRequestHandler):
-    """Answers every request with the server's ``status`` and ``body``."""
+    """Answers every request with the server's ``status`` and ``body``, after its ``failures`` of uploads."""
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -29,11 +31,13 @@ class _Answering(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, _Service)
         server.requests.append(self.command)
-        self.send_response(server.status)
+        body = server.media if "alt=media" in self.path else server.body
+        fails = self.command == "POST" and server.failures
+        self.send_response(server.failures.pop() if fails else server.status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(server.body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(server.body)
+        self.wfile.write(body)
 
     do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815  the base class's names
 
@@ -44,9 +48,11 @@ class _Answering(BaseHTTPRequestHandler):
 class _Service(ThreadingHTTPServer):
     status = 503
     body = b"{}"
+    media = b""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answering)
+        self.failures: list[int] = []
         self.requests: list[str] = []
 
 
@@ -130,6 +136,68 @@ def test_a_wrong_checksum_of_an_upload(service: _Service) -> None:
     with pytest.raises(Permanent) as raised:
         storage_at(service).put("key", [b"x"])
     assert raised.value.reason is PermanentReason.CORRUPT
+
+
+def test_a_download_that_is_not_what_was_stored(service: _Service) -> None:
+    """Bytes whose checksum is not the one the service states are an error at the latest at the end."""
+    service.status = 200
+    service.body = b'{"name": "key", "bucket": "b", "size": "1", "crc32c": "AAAAAA==", "generation": "1"}'
+    service.media = b"x"
+    with pytest.raises(Permanent) as raised:
+        list(storage_at(service).get("key"))
+    assert raised.value.reason is PermanentReason.CORRUPT
+    assert "gs://b/key" in raised.value.message
+
+
+@pytest.mark.parametrize("status", [429, 503, 500, 408])
+def test_a_service_that_recovers(service: _Service, status: int) -> None:
+    """Failures that pass are not seen by the caller: the upload is sent again, the same bytes, and holds."""
+    service.body = b'{"name": "key", "bucket": "b", "size": "1", "crc32c": "qTxfkw==", "generation": "1"}'
+    service.status = 200
+    service.failures = [status, status]
+    assert storage_at(service, retry_seconds=20).put("key", [b"x"]).size_bytes == 1
+    assert service.requests.count("POST") == 3
+
+
+_LARGE = [bytes([number]) * 1_000_000 for number in range(12)]  # resumable: sent in a session, not in one request
+
+
+@pytest.fixture
+def relayed() -> Iterator[tuple[Relay, GcsStorage]]:
+    """A bucket behind a wire that can be cut."""
+    with relay_to() as relay, fake_gcs(f"http://{relay.host}") as endpoint:
+        relay.target = endpoint.removeprefix("http://")
+        bucket = new_bucket(endpoint)
+        yield relay, GcsStorage(name="gcs", bucket=bucket, endpoint=f"http://{relay.host}", retry_seconds=15)
+
+
+@pytest.mark.gcs
+@pytest.mark.parametrize("chunks", [[b"small"], _LARGE], ids=["one request", "a session"])
+def test_an_upload_over_a_wire_that_is_cut_once(relayed: tuple[Relay, GcsStorage], chunks: list[bytes]) -> None:
+    """A connection that breaks anywhere in the middle of an upload costs a retry: the object is there, whole."""
+    relay, storage = relayed
+    size = sum(map(len, chunks))
+    for number, share in enumerate((0.1, 0.5, 0.9)):
+        relay.drop_after(int(size * share) + 300)
+        storage.put(f"key{number}", chunks)
+        relay.pass_all()
+        assert b"".join(storage.get(f"key{number}")) == b"".join(chunks)
+    assert len(storage.list()) == 3
+
+
+@pytest.mark.gcs
+def test_an_upload_over_a_wire_that_is_cut_for_good(relayed: tuple[Relay, GcsStorage]) -> None:
+    """If it breaks every time, the upload fails as transient, and nothing of the object is listed or there."""
+    relay, storage = relayed
+    relay.drop_after(3_000_000, times=1000)
+    with pytest.raises(Transient) as raised:
+        storage.put("key", _LARGE)
+    relay.pass_all()
+    assert raised.value.reason is TransientReason.UNAVAILABLE
+    assert storage.list() == []
+    assert not storage.exists("key")
+    storage.put("key", _LARGE)
+    assert b"".join(storage.get("key")) == b"".join(_LARGE)
 
 
 def test_no_server_at_the_address() -> None:

@@ -183,7 +183,9 @@ def test_documents_of_nearly_a_mebibyte(firestore: Firestore) -> None:
         assert canonical(document.fields) == write.fields
 
 
-@pytest.mark.parametrize("path", ["users/__reserved__", "users/..", "users", "users/u1/items", "__x__/a"])
+@pytest.mark.parametrize(
+    "path", ["users/__reserved__", "users/..", "users", "users/u1/items", "__x__/a", "users/__id0__"]
+)
 def test_names_that_firestore_does_not_allow_are_rejected_alone(firestore: Firestore, path: str) -> None:
     """The neighbours in the batch are written."""
     writes = [
