@@ -74,6 +74,7 @@ class RefusedReason(StrEnum):
     NOT_VERIFIED = "not_verified"
     HOT_FIELD = "hot_field"
     NEEDS_MAINTENANCE = "needs_maintenance"
+    RAMP = "ramp"
     LAST_GOOD = "last_good"
     UNSUPPORTED_EXPRESSION = "unsupported_expression"
     LIMIT = "limit"

@@ -25,6 +25,11 @@ Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="The latest by 
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; it stands in the run's report.")]
 Again = Annotated[bool, typer.Option("--again", help="Run a revision that ran, failed or was rolled back before.")]
 
+Disarm = Annotated[
+    str,
+    typer.Option("--disarm", metavar="REASON", help="Run with an undo over the budget; never rolled back by itself."),
+]
+
 
 class Setting(StrEnum):
     """What can be set while a run works."""
@@ -47,9 +52,9 @@ def list_(json: Json = False) -> None:
 
 
 @app.command()
-def plan(name: Name, again: Again = False, json: Json = False) -> None:
+def plan(name: Name, again: Again = False, disarm: Disarm = "", json: Json = False) -> None:
     """What would run, how long it and its undo would take, and whether it may."""
-    made = runtime().migrations.plan(name, again=again)
+    made = runtime().migrations.plan(name, again=again, disarmed=disarm)
     if json:
         print_json(made)
     else:
@@ -65,6 +70,7 @@ def run(
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Documents a batch.")] = None,
     validate: Annotated[bool, typer.Option(help="Read a sample of every batch back.")] = True,
     again: Again = False,
+    disarm: Disarm = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was interrupted.")] = False,
     json: Json = False,
 ) -> None:
@@ -85,7 +91,9 @@ def run(
         if resume and status is not None and status.record.name.startswith(name) and status.record.state.resumable:
             report = migrations.resume(status.record.id, batch_size=batch_size, validate=validate, progress=progress)
         else:
-            report = migrations.run(name, batch_size=batch_size, validate=validate, again=again, progress=progress)
+            report = migrations.run(
+                name, batch_size=batch_size, validate=validate, again=again, disarmed=disarm, progress=progress
+            )
     _report(report, json=json)
 
 

@@ -92,6 +92,7 @@ class ChangeWatch:
             started_at=record.started,
             finished_at=record.undo_finished or record.finished,
             collections=tuple(part.collection for part in record.collections),
+            disarmed=record.disarmed,
         )
 
     def _observe_active(self) -> Iterable[tuple[float, Mapping[str, str]]]:

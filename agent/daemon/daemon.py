@@ -26,6 +26,7 @@ from agent.daemon.maintenance import MaintenanceWatch
 from agent.daemon.observer import Observer
 from agent.daemon.recoveries import Recoveries
 from agent.daemon.rollback import RollbackActions
+from agent.daemon.run_keeper import RunKeeper
 from agent.decisions import ChangeState, Decisions
 from agent.faults import Misconfigured, MisconfiguredReason, Refused
 from agent.firestore import Firestore
@@ -89,6 +90,7 @@ class Parts:
     watch: ChangeWatch
     judged: Judged
     load: LoadFile
+    run_keeper: RunKeeper
     evidence: EvidenceGatherer
     decisions: Decisions
     notifier: Notifier
@@ -230,6 +232,7 @@ class Daemon:
         self._judgement.pass_over(change, now)
         if change is not None and change.state is ChangeState.RUNNING:
             self._publish_load()
+        parts.run_keeper.look(parts.watch.record)
 
     def _publish_load(self) -> None:
         """Tell the run that is going what the rules see, so that it slows down before they call anybody."""

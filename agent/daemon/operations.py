@@ -90,6 +90,7 @@ class Operations:
         batch_size: int | None = None,
         validate: bool | None = None,
         again: bool = False,
+        disarmed: str = "",
     ) -> object:
         with (
             self._open("migration") as (_, _backups, migrations),
@@ -100,6 +101,7 @@ class Operations:
                 batch_size=batch_size,
                 validate=validate,
                 again=again,
+                disarmed=disarmed,
                 progress=context.progress,
                 cancelled=context.cancelled,
             )

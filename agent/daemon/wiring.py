@@ -32,6 +32,7 @@ from agent.daemon.observer import Observer
 from agent.daemon.probes import probes_of
 from agent.daemon.recoveries import Recoveries
 from agent.daemon.rollback import RollbackActions
+from agent.daemon.run_keeper import RunKeeper
 from agent.decisions import Decisions, Limits
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore import Firestore
@@ -341,6 +342,16 @@ def build(
             watch=watch,
             judged=Judged(rules=evaluator, engine=engine, clock=clock),
             load=load_file(settings, clock),
+            run_keeper=RunKeeper(
+                runs=runs,
+                supervisor=supervisor,
+                stuck_after=lambda: policy().stuck_after,
+                obstacle=lambda run_id: recoveries.current() or decisions.stop_requested(run_id),
+                resume=lambda run_id: supervisor.start("resume", {"run_id": run_id}, progress=observer.progressed),
+                tell=notifier.change,
+                clock=clock,
+                telemetry=telemetry,
+            ),
             evidence=EvidenceGatherer(
                 policy=policy,
                 engine=engine,

@@ -57,6 +57,7 @@ class Guard(StrEnum):
     NO_RESTORE_POINT = "no_restore_point"
     HELD = "held"
     ABORTED = "aborted"
+    DISARMED = "disarmed"
     COOLDOWN = "cooldown"
     DAILY_LIMIT = "daily_limit"
     APPROVAL = "approval"

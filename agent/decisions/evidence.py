@@ -34,6 +34,7 @@ class ChangeUnderWatch:
         revision: the migration's name, for people.
         finished_at: None while it runs.
         rolls_back: the run that this one undoes, ``""`` for an ordinary migration.
+        disarmed: why it was started without its automatic rollback, ``""`` if it has one.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class ChangeUnderWatch:
     finished_at: datetime | None = None
     collections: tuple[str, ...] = ()
     rolls_back: str = ""
+    disarmed: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,7 @@ def _change(change: ChangeUnderWatch | None) -> dict[str, object] | None:
         "finished_at": rfc3339(change.finished_at) if change.finished_at else None,
         "collections": list(change.collections),
         "rolls_back": change.rolls_back,
+        "disarmed": change.disarmed,
     }
 
 

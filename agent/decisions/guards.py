@@ -221,6 +221,18 @@ def _aborted(case: Case) -> Objection | None:
     )
 
 
+def _disarmed(case: Case) -> Objection | None:
+    change = case.evidence.change
+    if change is None or not change.disarmed:
+        return None
+    return _objection(
+        Guard.DISARMED,
+        Verdict.HELD,
+        f"run {change.run_id} was started without its automatic rollback ({change.disarmed}): it is for a person to"
+        " roll it back",
+    )
+
+
 def _cooldown(case: Case) -> Objection | None:
     pause = case.restraint.limits.cooldown
     run_id = case.evidence.change.run_id if case.evidence.change else ""
@@ -275,6 +287,7 @@ GUARDS: tuple[Callable[[Case], Objection | None], ...] = (
     _no_restore_point,
     _held,
     _aborted,
+    _disarmed,
     _cooldown,
     _daily_limit,
     _approval,

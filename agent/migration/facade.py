@@ -106,6 +106,7 @@ class Migrations:
             policy=self._policy,
             preconditions=preconditions or Preconditions(),
             rate_limit=self._settings.rate_limit,
+            ramp=self._settings.ramp,
             clock=self._clock,
         )
 
@@ -140,18 +141,20 @@ class Migrations:
         working = record.state in (RunState.RUNNING, RunState.PAUSED, RunState.UNDOING)
         return RunStatus(record=record, alive=alive, interrupted=working and not alive)
 
-    def plan(self, name: str, *, again: bool = False, measure: bool = True) -> Plan:
+    def plan(self, name: str, *, again: bool = False, measure: bool = True, disarmed: str = "") -> Plan:
         """What would run, how long it and its undo would take, and whether it may.
 
         Args:
             again: a revision that ran or was rolled back may run once more.
             measure: if no earlier undo tells how fast the database takes writes, find out with 1,000 scratch documents
                 below ``_migrations/probe``, deleted at once.
+            disarmed: why the automatic rollback is given up, which opens the gate of the undo's budget.
 
         Raises:
             Misconfigured: there is no such migration, or its file is wrong.
         """
-        plan = self._survey.plan(find_definition(self._definitions, name), again=again, measure=measure)
+        definition = find_definition(self._definitions, name)
+        plan = self._survey.plan(definition, again=again, measure=measure, disarmed=disarmed)
         self._reports.plan(plan)
         return plan
 
@@ -253,6 +256,7 @@ class Migrations:
         batch_size: int | None = None,
         validate: bool | None = None,
         again: bool = False,
+        disarmed: str = "",
         progress: ProgressSink = ignore_progress,
         cancelled: Callable[[], bool] = lambda: False,
         started: Callable[[str], None] = lambda _: None,
@@ -261,7 +265,7 @@ class Migrations:
 
         Args:
             batch_size, validate: instead of the settings'.
-            again: see :meth:`plan`.
+            again, disarmed: see :meth:`plan`.
             started: told the run's id before its first write.
 
         Raises:
@@ -269,7 +273,7 @@ class Migrations:
             Permanent, Transient: see :func:`agent.migration.run.migrate`.
         """
         definition = find_definition(self._definitions, name)
-        plan = self._survey.plan(definition, again=again, measure=True)
+        plan = self._survey.plan(definition, again=again, measure=True, disarmed=disarmed)
         self._reports.plan(plan)
         plan.require()
         now = self._clock.now()
@@ -283,6 +287,7 @@ class Migrations:
             started=now,
             pre_read_time=self._database.server_time(),
             restore_point=plan.restore_point,
+            disarmed=disarmed,
             collections=tuple(
                 CollectionProgress(collection=part.collection, documents=part.documents) for part in plan.collections
             ),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from agent.firestore import NEW_COLLECTION, RateLimit
 from agent.migration.throttle import LoadLimits
 
 
@@ -59,11 +60,16 @@ class StampedField:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """What the transform did to a sample of the documents."""
+    """What the transform did to a sample of the documents.
+
+    Args:
+        creates: by collection that was sampled, how many documents it would create in which collections.
+    """
 
     documents: int = 0
     changed: int = 0
     failures: tuple[str, ...] = ()
+    creates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     stamped: tuple[StampedField, ...] = ()
 
 
@@ -98,6 +104,9 @@ class Facts:
         restore_point: the newest backup.
         maintenance: maintenance mode is on.
         again: somebody said explicitly that a revision which ran or failed may run again.
+        disarmed: why somebody gives up the automatic rollback, and with it the budget; empty if nobody does.
+        fresh: collections that are empty and would be created in, with about how many documents.
+        ramp: how fast the run would create documents in them.
     """
 
     now: datetime
@@ -114,6 +123,9 @@ class Facts:
     history: History = History()
     sampled: Sampled = Sampled()
     again: bool = False
+    disarmed: str = ""
+    fresh: Mapping[str, float] = field(default_factory=dict)
+    ramp: RateLimit = NEW_COLLECTION
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from agent.clock import rfc3339
 from agent.faults import RefusedReason
+from agent.firestore import NEW_COLLECTION
 from agent.migration.definition import Definition
 from agent.migration.facts import Facts
+from agent.migration.pace import ramp_seconds
 
 HOT_FIELD_LIMIT = 500.0
 """Writes per second that Firestore sustains on an indexed field whose values only rise or fall (its own figure)."""
@@ -50,6 +52,7 @@ def preflight(definition: Definition, facts: Facts, documents: int) -> tuple[Gat
         _restore_point(facts),
         _undo_in_budget(facts, documents),
         _no_hot_field(definition, facts),
+        _ramped(facts),
         _readers(definition, facts),
     )
 
@@ -142,6 +145,8 @@ def _undo_in_budget(facts: Facts, documents: int) -> Gate:
     name, reason = "undo fits the budget", RefusedReason.UNDO_OVER_BUDGET
     if facts.undo_budget is None:
         return _yes(name, "the runbook sets no budget for it")
+    if documents == 0:
+        return _yes(name, "there is nothing to undo")
     if facts.undo_rate is None:
         return _no(
             name,
@@ -155,8 +160,11 @@ def _undo_in_budget(facts: Facts, documents: int) -> Gate:
         f" of {_duration(budget)}"
     )
     if documents / rate > budget:
+        if facts.disarmed:
+            return _yes(name, f"{figures}; it does not, so this run is not rolled back by itself: {facts.disarmed}")
         fit = f"{budget * rate:,.0f} documents fit at this rate"
-        return _no(name, figures, reason, f"migrate fewer collections at a time: {fit}")
+        remedy = f"migrate fewer collections at a time: {fit}; or --disarm REASON: no automatic rollback"
+        return _no(name, figures, reason, remedy)
     return _yes(name, figures)
 
 
@@ -177,6 +185,24 @@ def _no_hot_field(definition: Definition, facts: Facts) -> Gate:
         f"exempt {path} from indexing and say unindexed = ({path!r},) in the file, or cap the run at"
         f" {HOT_FIELD_LIMIT:.0f} documents/s",
     )
+
+
+def _ramped(facts: Facts) -> Gate:
+    name = "new collections are ramped"
+    if not facts.fresh:
+        return _yes(name, f"none is created in, on {facts.sampled.documents} sampled documents")
+    rule = f"{NEW_COLLECTION.per_second:.0f}/s, half as much more every {NEW_COLLECTION.every / 60:.0f} min"
+    slowest = max(facts.fresh, key=lambda collection: facts.fresh[collection])
+    about = f"about {facts.fresh[slowest]:,.0f} documents in {slowest}, which is empty"
+    if facts.ramp.per_second > NEW_COLLECTION.per_second or facts.ramp.growth > NEW_COLLECTION.growth:
+        return _no(
+            name,
+            f"{about}, at {facts.ramp.per_second:,.0f}/s from the start; Firestore takes {rule}",
+            RefusedReason.RAMP,
+            f"set migration.new_collection_rate to {NEW_COLLECTION.per_second:.0f} at most",
+        )
+    took = _duration(ramp_seconds(facts.fresh[slowest], facts.ramp))
+    return _yes(name, f"{about}, in {took} at least: {facts.ramp.per_second:,.0f}/s, and half as much more every 5 min")
 
 
 def _readers(definition: Definition, facts: Facts) -> Gate:

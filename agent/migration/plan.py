@@ -15,6 +15,7 @@ from agent.faults import Refused
 from agent.migration.definition import Definition
 from agent.migration.facts import Facts, Rate, Sampled, StampedField
 from agent.migration.gates import Gate, preflight
+from agent.migration.pace import ramp_seconds
 
 _ENOUGH_SAMPLES = 8
 
@@ -93,7 +94,7 @@ def make_plan(definition: Definition, facts: Facts) -> Plan:
         collections=collections,
         documents=documents,
         rate=rate,
-        estimate_seconds=_seconds(documents, rate),
+        estimate_seconds=_longest(_seconds(documents, rate), facts),
         undo_rate=facts.undo_rate,
         undo_estimate_seconds=_seconds(documents, facts.undo_rate),
         undo_budget_seconds=facts.undo_budget.total_seconds() if facts.undo_budget else None,
@@ -149,6 +150,13 @@ def _monotonic(values: Sequence[Any]) -> bool:
     except TypeError:
         return False
     return rising or falling
+
+
+def _longest(seconds: float | None, facts: Facts) -> float | None:
+    """A new collection takes its time, however fast everything else goes."""
+    if seconds is None:
+        return None
+    return max([seconds, *(ramp_seconds(many, facts.ramp) for many in facts.fresh.values())])
 
 
 def _capped(rate: Rate | None, limit: float | None) -> Rate | None:

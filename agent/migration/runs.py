@@ -214,6 +214,17 @@ class Runs:
         newest = [self.get(run_id) for run_id in ids if run_id[:_STAMP] == second]
         return max(newest, key=lambda record: (record.started, record.id), default=None)
 
+    def touched(self, run_id: str) -> datetime:
+        """When the run's record was last written.
+
+        Raises:
+            Permanent: NOT_FOUND.
+        """
+        try:
+            return datetime.fromtimestamp((self._folder / run_id / "run.json").stat().st_mtime, UTC)
+        except OSError as error:
+            raise Permanent(PermanentReason.NOT_FOUND, f"there is no migration run {run_id!r}") from error
+
     def resumable(self, run_id: str | None) -> RunRecord:
         """A run that may still go on; ``None`` is the latest one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -49,11 +50,13 @@ def sampled(definition: Definition, database: Database, documents: dict[str, lis
     failures: list[str] = []
     stamped: list[StampedField] = []
     changed = 0
+    creates: dict[str, Counter[str]] = {}
     for collection, raws in documents.items():
         first = [changes_of(definition, raw, address) for raw in raws]
         second = [changes_of(definition, raw, address) for raw in raws]
         failures.extend(f"{address.relative(c.source.name)}: {c.problem}" for c in first if c.problem)
         changed += sum(not c.empty for c in first)
+        creates[collection] = Counter(new.write.name.split("/")[-2] for c in first for new in c.creates)
         triples = [
             (decode_fields(one.source.raw), _fields(one), _fields(two))
             for one, two in zip(first, second, strict=True)
@@ -64,6 +67,7 @@ def sampled(definition: Definition, database: Database, documents: dict[str, lis
     return Sampled(
         documents=sum(len(raws) for raws in documents.values()),
         changed=changed,
+        creates=creates,
         failures=tuple(failures),
         stamped=tuple(stamped),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agent.clock import Clock
-from agent.firestore import CollectionGroup, RawDocument
+from agent.firestore import CollectionGroup, RateLimit, RawDocument
 from agent.migration.database import Database
 from agent.migration.definition import Definition
-from agent.migration.facts import Facts, History, Preconditions, Rate, RunbookPolicy
+from agent.migration.facts import Facts, History, Preconditions, Rate, RunbookPolicy, Sampled
 from agent.migration.plan import Plan, in_order, make_plan
 from agent.migration.revisions import read_revision
 from agent.migration.runs import RunRecord, Runs
@@ -20,6 +21,7 @@ class Survey:
 
     Args:
         rate_limit: documents/s at which runs are capped.
+        ramp: how fast they create documents in new collections.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Survey:
         policy: RunbookPolicy,
         preconditions: Preconditions,
         rate_limit: float | None,
+        ramp: RateLimit,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -39,9 +42,10 @@ class Survey:
         self._policy = policy
         self._preconditions = preconditions
         self._rate_limit = rate_limit
+        self._ramp = ramp
         self._clock = clock
 
-    def plan(self, definition: Definition, *, again: bool, measure: bool) -> Plan:
+    def plan(self, definition: Definition, *, again: bool, measure: bool, disarmed: str = "") -> Plan:
         """Ask everybody, then plan; see :meth:`agent.migration.facade.Migrations.plan`."""
         names = in_order(definition, tuple(self._policy.order))
         documents = sample_documents(self._database, names)
@@ -49,9 +53,11 @@ class Survey:
         if undo_rate is None and measure:
             undo_rate = self._probe(documents)
         point = self._preconditions.restore_point
+        counts = {name: self._database.count(CollectionGroup(id=name)) for name in names}
+        tried = sampled(definition, self._database, documents)
         facts = Facts(
             now=self._clock.now(),
-            counts={name: self._database.count(CollectionGroup(id=name)) for name in names},
+            counts=counts,
             order=tuple(self._policy.order),
             priorities=self._policy.order,
             rate=self._rates.read("migration") or undo_rate,
@@ -62,8 +68,11 @@ class Survey:
             restore_point_max_age=self._preconditions.max_age,
             maintenance=self._preconditions.maintenance(),
             history=self.history(definition.revision),
-            sampled=sampled(definition, self._database, documents),
+            sampled=tried,
             again=again,
+            disarmed=disarmed,
+            fresh=self._fresh(tried, counts, {name: len(raws) for name, raws in documents.items()}),
+            ramp=self._ramp,
         )
         return make_plan(definition, facts)
 
@@ -87,6 +96,14 @@ class Survey:
         root = self._database.address.root
         own = [r for r in self._runs.all() if r.revision == revision and r.database == root]
         return own[-1] if own else None
+
+    def _fresh(self, tried: Sampled, counts: Mapping[str, int], seen: Mapping[str, int]) -> dict[str, float]:
+        """Empty collections that the migration creates documents in, with how many the sample lets expect."""
+        expected: Counter[str] = Counter()
+        for source, targets in tried.creates.items():
+            for target, found in targets.items():
+                expected[target] += found * counts[source] / seen[source]  # type: ignore[assignment]  # a share
+        return {name: many for name, many in expected.items() if not self._database.count(CollectionGroup(id=name))}
 
     def _probe(self, documents: Mapping[str, Sequence[RawDocument]]) -> Rate | None:
         return probe(self._database, [raw.fields for raws in documents.values() for raw in raws], self._clock)

@@ -38,6 +38,7 @@ class Deployment:
     direct: str
     pagerduty: PagerDutyReceiver
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    commands: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def config(self) -> Path:
@@ -79,6 +80,19 @@ class Deployment:
         done = self.command(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a command and leave it running."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agent.cli", "--config", str(self.config), *arguments],
+            cwd=ROOT,
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.commands.append(process)
+        return process
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         """Start `runbookd run`; its log goes to a file beside the settings."""
@@ -129,7 +143,7 @@ class Deployment:
             state.close()
 
     def close(self) -> None:
-        for process in self.daemons:
+        for process in (*self.daemons, *self.commands):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -114,6 +114,7 @@ GUARD_TABLE = [
     ),
     pytest.param({}, {"holds": (HOLD,)}, Guard.HELD, Verdict.HELD),
     pytest.param({}, {"aborts": (ABORT,)}, Guard.ABORTED, Verdict.HELD),
+    pytest.param({"change": replace(CHANGE, disarmed="over the budget")}, {}, Guard.DISARMED, Verdict.HELD),
     pytest.param({}, {"rollbacks": (past("r0", 10 * MINUTE),)}, Guard.COOLDOWN, Verdict.HELD),
     pytest.param({}, {"rollbacks": tuple(past(f"q{n}", n * HOUR) for n in (3, 5, 7))}, Guard.DAILY_LIMIT, Verdict.HELD),
     pytest.param(

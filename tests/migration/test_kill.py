@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.firestore import MustExistAt, PlannedWrite, WriteState, decode_fields, encode_fields
+from agent.firestore import (
+    DatabaseAddress,
+    Firestore,
+    MustExistAt,
+    PlannedWrite,
+    WriteState,
+    decode_fields,
+    encode_fields,
+)
 from agent.migration import RunState
+from agent.telemetry import Telemetry
+from tests.migration.conftest import Host
 from tests.migration.world import COUNTER, World, start
 
 DOCUMENTS = 300
@@ -100,12 +112,11 @@ class Users:
             self.notes[path] = note
 
 
-def check_run(world: World, write_definition: Writer, seed: int, kills: int = 2) -> int:
+def check_run(world: World, seed: int, kills: int = 2) -> int:
     """Kill a run and its resumes, then the undo and its resumes; ``kills`` times each. Returns how often."""
     draw = random.Random(f"kill {seed}")
     killer = Killer(world, draw, kills)
     users = Users(world, seed)
-    write_definition(COUNTER)
     world.counters(DOCUMENTS)
     migrations = world.migrations()
 
@@ -142,12 +153,22 @@ def check_run(world: World, write_definition: Writer, seed: int, kills: int = 2)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kill_during_run_resume_and_undo(world: World, write_definition: Writer, seed: int) -> None:
     """However often it is killed, every counter ends at exactly + 1, then at + 0, and every note is kept."""
-    assert check_run(world, write_definition, seed) > 0
+    write_definition(COUNTER)
+    assert check_run(world, seed) > 0
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(100, 140))
-def test_many_kills(world: World, write_definition: Writer, seed: int) -> None:
-    """The same over many seeds."""
-    check_run(world, write_definition, seed, kills=3)
+@pytest.mark.timeout(5400)
+def test_two_hundred_kills(backend: Host, project: str, tmp_path: Path, telemetry: Telemetry) -> None:
+    """The same over seed after seed, each with a database of its own, until 200 workers have been killed."""
+    kills = 0
+    for seed in itertools.count(100):
+        folder = tmp_path / str(seed)
+        (folder / "definitions").mkdir(parents=True)
+        (folder / "definitions" / "0001_test.py").write_text(textwrap.dedent(COUNTER), encoding="utf-8")
+        address = DatabaseAddress(project=f"{project}-{seed}", host=backend.host)
+        with Firestore(address, telemetry=telemetry, origin="test") as firestore:
+            kills += check_run(World(firestore=firestore, folder=folder, telemetry=telemetry), seed, kills=5)
+        sys.stderr.write(f"seed {seed}: {kills} kills\n")  # shown with -s: it takes a while
+        if kills >= 200:
+            return

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from agent.clock import ManualClock, SystemClock
-from agent.faults import Permanent, PermanentReason
+from agent.faults import Permanent, PermanentReason, Refused, RefusedReason
 from agent.firestore import PlannedWrite
 from agent.migration import Band, Entry, Event, Load, LoadLimits, Migrations, RunbookPolicy, RunSettings, RunState
 from agent.migration.vitals import OwnVitals
@@ -144,6 +144,57 @@ def test_a_batch_size_is_changed_while_it_works(world: World, write_definition: 
     migrations.resume(status.record.id)
     assert set(sizes[resumed:]) == {5}
     assert world.increments() == {1}
+
+
+MOVING = """
+    from agent.migration import DELETE
+
+    collections = ("counters",)
+    reads_both_shapes = True
+
+    def transform(document):
+        return [document.elsewhere(f"{TARGET}/{document.id}"), DELETE]
+"""
+
+
+@pytest.mark.parametrize("target", ["archive", "old"])
+def test_only_a_collection_that_was_empty_is_ramped(world: World, write_definition: Writer, target: str) -> None:
+    """600 documents into a new collection take more than a second at 500/s; an old one takes them as they come."""
+    world.counters(600)
+    world.put({"old/o": {"n": 1}})
+    write_definition(MOVING.replace("{TARGET}", target))
+    clock = ManualClock(datetime.now(UTC))
+    migrations = world.migrations(settings=RunSettings(batch_size=100, parallel=1), clock=clock)
+    (gate,) = [gate for gate in migrations.plan("0001").gates if gate.name == "new collections are ramped"]
+    assert ("archive, which is empty" in gate.detail) is (target == "archive")
+    began = clock.monotonic()
+
+    report = migrations.run("0001")
+
+    assert report.record.counts.created == 600
+    took = clock.monotonic() - began
+    assert (0.9 < took < 1.5) if target == "archive" else took == 0
+    migrations.undo()
+    assert len(world.all("counters")) == 600
+    assert world.all(target).keys() <= {"old/o"}
+
+
+def test_a_run_that_is_disarmed_says_so_in_its_record_and_report(world: World, write_definition: Writer) -> None:
+    """Whoever decides about a rollback reads there that it is for a person."""
+    world.counters(50)
+    write_definition(COUNTER)
+    policy = RunbookPolicy(undo_budget=timedelta(microseconds=1))
+    migrations = world.migrations(policy=policy)
+    with pytest.raises(Refused) as refused:
+        migrations.run("0001")
+    assert refused.value.reason is RefusedReason.UNDO_OVER_BUDGET
+    assert "--disarm" in refused.value.hint
+
+    record = migrations.run("0001", disarmed="the team is at the table").record
+
+    assert record.disarmed == "the team is at the table"
+    report = (world.folder / "reports" / f"migration-report-{record.id}.md").read_text()
+    assert "it is not rolled back by itself: the team is at the table" in report
 
 
 def test_a_run_that_has_ended_takes_no_orders(world: World, write_definition: Writer) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.faults import Refused, RefusedReason
-from agent.firestore import Timestamp
+from agent.firestore import RateLimit, Timestamp
 from agent.migration.definition import Definition
 from agent.migration.facts import Facts, History, Rate, RestorePoint, Sampled, StampedField
 from agent.migration.plan import Plan, make_plan, stamped_fields
@@ -87,6 +87,16 @@ CASES = [
     ),
     ({"undo_rate": None}, RefusedReason.UNDO_OVER_BUDGET, "nobody knows how fast"),
     (
+        {"fresh": {"archive": 100_000.0}, "ramp": RateLimit(per_second=900, growth=1.5)},
+        RefusedReason.RAMP,
+        "migration.new_collection_rate to 500 at most",
+    ),
+    (
+        {"fresh": {"archive": 100_000.0}, "ramp": RateLimit(per_second=500, growth=2.0)},
+        RefusedReason.RAMP,
+        "Firestore takes 500/s, half as much more every 5 min",
+    ),
+    (
         {
             "rate_limit": None,
             "sampled": Sampled(stamped=(StampedField(collection="items", path="at", rises=True, now=False),)),
@@ -131,6 +141,10 @@ def test_readers_of_one_shape_need_maintenance_mode() -> None:
         {"history": History(state="done", run="run-1", checksum="abc"), "again": True},
         {"history": History(state="undone", run="run-1", checksum="older"), "again": True},
         {"undo_budget": None, "undo_rate": None},
+        {"undo_rate": Rate(documents_per_second=1_000, source="probe"), "disarmed": "the team is at the table"},
+        {"undo_rate": None, "counts": {}},
+        {"fresh": {"archive": 100_000.0}},
+        {"fresh": {"archive": 100_000.0}, "ramp": RateLimit(per_second=100)},
         {
             "rate_limit": 450,
             "sampled": Sampled(stamped=(StampedField(collection="items", path="at", rises=True, now=True),)),
@@ -147,6 +161,26 @@ def test_an_exempted_field_is_no_hot_field() -> None:
     hot = Sampled(stamped=(StampedField(collection="items", path="at", rises=False, now=True),))
     definition = dataclasses.replace(DEFINITION, unindexed=("at",))
     assert plan(definition, rate_limit=None, sampled=hot).allowed
+
+
+def test_a_run_over_the_budget_may_start_without_its_automatic_rollback_and_says_so() -> None:
+    """The budget's gate opens for a reason, which stands in the plan; no other gate does."""
+    over: dict[str, Any] = {
+        "undo_rate": Rate(documents_per_second=1_000, source="probe"),
+        "disarmed": "the team is at the table",
+    }
+    (gate,) = [gate for gate in plan(**over).gates if gate.name == "undo fits the budget"]
+    assert gate.detail.endswith("this run is not rolled back by itself: the team is at the table")
+    assert "307 s" in gate.detail or "5 min" in gate.detail
+    assert refusal(plan(**over, restore_point=None))[0] is RefusedReason.NO_RESTORE_POINT
+
+
+def test_a_new_collection_takes_its_time() -> None:
+    """The estimate is that of the ramp where that is the slowest part, and the gate says how long."""
+    made = plan(rate_limit=None, fresh={"archive": 306_725.0})
+    assert made.estimate_seconds == pytest.approx(509, abs=1)
+    (gate,) = [gate for gate in made.gates if gate.name == "new collections are ramped"]
+    assert "about 306,725 documents in archive, which is empty, in 8 min at least" in gate.detail
 
 
 def test_all_closed_gates_are_named_at_once() -> None:
