@@ -30,6 +30,14 @@ def validate(document: Document) -> str | None:
     return f"still has {', '.join(left)}" if left else None
 
 
+def invariants(document: Document) -> dict[str, float]:
+    """What the algorithm knows of a learner must neither grow nor shrink by being moved."""
+    return {
+        "repetitions": document.get("repetitions", document.get("memory.repetitions", 0)),
+        "lapses": document.get("lapses", document.get("memory.lapses", 0)),
+    }
+
+
 def _user(document: Document) -> Document:
     name = document.get("displayName")
     if not isinstance(name, str):

@@ -14,7 +14,7 @@ from agent.cli.output import EXIT_CONFLICTS, as_json, confirm, err, out, print_j
 from agent.daemon.assembly import change_lock
 from agent.decisions import duration
 from agent.faults import Misconfigured, MisconfiguredReason
-from agent.migration import Entry, Event, Plan, RunRecord, RunReport, ValidationReport
+from agent.migration import Entry, Event, Plan, QueryCheck, RunRecord, RunReport, ValidationReport
 from agent.migration.reports import dry_run_text
 from agent.runbook import parse_duration
 
@@ -224,15 +224,20 @@ def validate(
     collection: Annotated[
         list[str] | None, typer.Option("--collection", help="Only this one; may be repeated.")
     ] = None,
+    share: Annotated[
+        float, typer.Option("--share", min=0.0, max=1.0, help="Of what the run wrote, how much is compared.")
+    ] = 1.0,
     json: Json = False,
 ) -> None:
     """Compare every document with what the migration should have made of it; exit code 1 if one differs.
 
-    Reads only. Each document goes through the migration's own `validate`; each one that the latest run wrote, and
-    nobody has written since, is compared with the bytes that the run meant to write.
+    Each document goes through the migration's own `validate`; each one that the latest run wrote, and nobody has
+    written since, is compared with the bytes that the run meant to write; sums of the migration's `invariants` are
+    what they were; no reference leads nowhere because of it; and the page's queries are answered.
     """
     with progress_bars() as progress:
-        report = runtime().migrations.validate(name, collections=tuple(collection or ()), progress=progress)
+        wanted = tuple(collection or ())
+        report = runtime().migrations.validate(name, collections=wanted, share=share, progress=progress)
     _show_validation(report, json=json)
 
 
@@ -274,24 +279,52 @@ def _show_validation(report: ValidationReport, *, json: bool) -> None:
         against = f"{report.run} ({status.record.state})" if status else "no run: it has not run from here"
         out.print(f"[bold]{report.name}[/], compared with {against}")
         table(
-            ("collection", "documents", "invalid", "compared", "differ", "state"),
+            ("collection", "documents", "expected", "invalid", "compared", "differ", "dangling", "state"),
             (
                 (
                     part.collection,
                     f"{part.documents:,}",
+                    "-" if part.expected is None else f"{part.expected:,}",
                     f"{part.invalid:,}",
                     f"{part.compared:,}",
                     f"{part.mismatched:,}",
+                    f"{part.dangling:,}",
                     "[green]as meant[/]" if part.passed else "[red]wrong[/]",
                 )
                 for part in report.collections
             ),
         )
         for part in report.collections:
+            for broken in part.broken:
+                err.print(f"[red]changed[/] {part.collection}, {escape(broken)}", highlight=False)
             for example in part.examples:
                 err.print(f"[red]wrong[/] {escape(example)}", highlight=False)
+        if report.queries:
+            table(
+                ("query", "p95", "target", "state"),
+                (
+                    (
+                        check.query,
+                        "-" if check.p95 is None else f"{check.p95 * 1000:,.0f} ms",
+                        f"{check.target * 1000:,.0f} ms",
+                        _query_state(check),
+                    )
+                    for check in report.queries
+                ),
+            )
+        for check in report.queries:
+            if check.failed:
+                err.print(f"[red]{check.query}[/]: {escape(check.problem)}", highlight=False)
     if not report.passed:
         stop(1)
+
+
+def _query_state(check: QueryCheck) -> str:
+    if check.failed:
+        return "[red]fails[/]"
+    if check.p95 is None:
+        return "[yellow]not asked[/]"
+    return "[green]answered[/]" if check.p95 < check.target else "[yellow]slow[/]"
 
 
 def _print_plan(made: Plan) -> None:

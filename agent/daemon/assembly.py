@@ -17,7 +17,7 @@ from agent.backup import Backups, BackupType, Keyring, read_keys
 from agent.backup.scratch import sandbox_scratch
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, MisconfiguredReason, Permanent, PermanentReason
-from agent.firestore import NEW_COLLECTION, DatabaseAddress, Firestore, read_maintenance
+from agent.firestore import NEW_COLLECTION, NO_RETRY, DatabaseAddress, Firestore, read_maintenance
 from agent.migration import (
     Band,
     Expected,
@@ -25,6 +25,7 @@ from agent.migration import (
     LoadLimits,
     Migrations,
     Preconditions,
+    QueryCheck,
     Restored,
     RestorePoint,
     RunbookPolicy,
@@ -34,13 +35,15 @@ from agent.migration import (
 from agent.runbook import Operation, Policy, Priority, StorageKind, load_runbook
 from agent.scheduling import ChangeLock
 from agent.settings import Settings
-from agent.signals import PageQueries
+from agent.signals import PageQueries, Verdict
 from agent.storage import DirectoryStorage, GcsStorage, Storage
 from agent.telemetry import ProgressSink, Telemetry
 
 # Below the page's warning, not at it: the rate a rule sees swings around the rate a limiter holds.
 _WRITE_RATE_SHARE = 0.9
 _LOCK_PATIENCE_S = 30.0
+_QUERY_DEADLINE_S = 10.0
+_QUERY_RUNS = 5
 
 
 def load_policy(settings: Settings) -> Policy:
@@ -257,6 +260,7 @@ def migrations_of(
             restore_point=newest if backups is not None else None,
             max_age=timedelta(hours=settings.migration.restore_point_max_age_hours),
             maintenance=lambda: read_maintenance(firestore).enabled,
+            queries=lambda: query_checks(settings, policy, telemetry, clock or SystemClock()),
         ),
         settings=RunSettings(
             batch_size=settings.migration.batch_size,
@@ -324,6 +328,26 @@ def page_queries_of(settings: Settings, policy: Policy, firestore: Firestore, cl
     """
     transient = tuple(plan.collection for plan in policy.migration_order if plan.documents is None)
     return PageQueries(firestore, settings.queries, transient=transient, clock=clock)
+
+
+def query_checks(settings: Settings, policy: Policy, telemetry: Telemetry, clock: Clock) -> tuple[QueryCheck, ...]:
+    """The page's critical queries, asked a few times each, one attempt at a time."""
+    address = address_of(settings)
+    with Firestore(
+        address, telemetry=telemetry, origin="perf", deadline=_QUERY_DEADLINE_S, retry=NO_RETRY, clock=clock
+    ) as firestore:
+        queries = page_queries_of(settings, policy, firestore, clock)
+        timings = [queries.measure(target, runs=_QUERY_RUNS) for target in policy.query_targets]
+    return tuple(
+        QueryCheck(
+            query=timing.query,
+            p95=timing.p95,
+            target=timing.target,
+            problem=timing.problem,
+            failed=timing.verdict is Verdict.FAILED,
+        )
+        for timing in timings
+    )
 
 
 def change_lock(settings: Settings, purpose: str, clock: Clock) -> AbstractContextManager[object]:

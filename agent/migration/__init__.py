@@ -14,7 +14,7 @@ from agent.migration.definition import Definition, find_definition, load_definit
 from agent.migration.document import DELETE, Change, Deletion, Document, Transformed
 from agent.migration.dryrun import DryRunFindings
 from agent.migration.facade import Migrations
-from agent.migration.facts import Preconditions, RestorePoint, RunbookPolicy
+from agent.migration.facts import Preconditions, QueryCheck, RestorePoint, RunbookPolicy
 from agent.migration.gates import Gate
 from agent.migration.journal import Counts, SetAside
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
@@ -53,6 +53,7 @@ __all__ = [
     "Migrations",
     "Plan",
     "Preconditions",
+    "QueryCheck",
     "RestorePoint",
     "Restored",
     "RunFindings",

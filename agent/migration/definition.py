@@ -27,7 +27,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -41,7 +41,18 @@ Validate = Callable[[Document], str | None]
 Undo = Callable[[Document, Document | None], Change | None]
 
 _FILE_NAME = re.compile(r"(?P<revision>\d{4})_[a-z0-9_]+\.py")
-_SETTINGS = ("collections", "reads_both_shapes", "keep_order", "unindexed", "transform", "validate", "undo")
+Invariants = Callable[[Document], Mapping[str, float]]
+
+_SETTINGS = (
+    "collections",
+    "reads_both_shapes",
+    "keep_order",
+    "unindexed",
+    "transform",
+    "validate",
+    "invariants",
+    "undo",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +72,7 @@ class Definition:
         unindexed: fields for which an index exemption exists, so that stamping them is not limited to 500 writes/s.
         transform: one document in, what it becomes out; pure.
         validate: ``None`` if a migrated document is right, else what is wrong with it.
+        invariants: figures of one document, of the old or the new shape, whose sums the migration must not change.
         undo: merges a document that a user changed after the migration: ``(document now, before-image)`` to what is
             to be written, or ``None`` to keep the user's version.
     """
@@ -76,6 +88,7 @@ class Definition:
     keep_order: bool = False
     unindexed: tuple[str, ...] = ()
     validate: Validate | None = None
+    invariants: Invariants | None = None
     undo: Undo | None = None
 
 
@@ -172,6 +185,7 @@ class _Loader:
             keep_order=self._flag(module, "keep_order"),
             unindexed=self._names(module, "unindexed"),
             validate=self._function(module, "validate", ("document",)),
+            invariants=self._function(module, "invariants", ("document",)),
             undo=self._function(module, "undo", ("document", "before")),
         )
 

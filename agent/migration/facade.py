@@ -10,36 +10,29 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.clock import Clock, SystemClock
-from agent.faults import Misconfigured, Permanent, PermanentReason, Refused, RefusedReason, RunbookdError
+from agent.faults import Misconfigured, Permanent, PermanentReason, Refused, RefusedReason
 from agent.migration.chronicle import Entry, Event, Wishes, wishes
 from agent.migration.database import Database
 from agent.migration.definition import Definition, find_definition, load_definitions
 from agent.migration.dryrun import dry_run
 from agent.migration.facts import Preconditions, RunbookPolicy
-from agent.migration.journal import JournalWriter
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
 from agent.migration.plan import Plan, in_order
-from agent.migration.replay import Replay
 from agent.migration.reports import Reports
-from agent.migration.revisions import COLLECTION, Revision, write_revision
-from agent.migration.run import RunFindings, RunSettings, Session, migrate
+from agent.migration.run import RunSettings
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
 from agent.migration.sampling import Rates
+from agent.migration.sessions import Sessions
 from agent.migration.survey import Survey
-from agent.migration.throttle import LoadLimits
-from agent.migration.timeline import Moment, timeline
 from agent.migration.undo import UndoSettings
 from agent.migration.validation import validate
-from agent.migration.vitals import OwnVitals, Vitals, nothing_known
+from agent.migration.vitals import Vitals, nothing_known
 from agent.migration.wayback import BackupSource, SegmentSource, WayBack, no_copies
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
-from agent.telemetry.catalogue import OPERATION_DURATION
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,19 +73,28 @@ class Migrations:
         self._definitions = definitions
         self._telemetry = telemetry
         self._policy = policy or RunbookPolicy()
+        self._preconditions = preconditions or Preconditions()
         self._settings = settings or RunSettings()
         self._reports = Reports(reports)
-        self._on_segment = on_segment
-        self._published = published
         self._clock = clock or SystemClock()
         folder = data_dir / "migrations"
         self._runs = Runs(folder)
         self._rates = Rates(folder / "rates.json")
+        self._sessions = Sessions(
+            database=firestore,
+            runs=self._runs,
+            rates=self._rates,
+            reports=self._reports,
+            telemetry=telemetry,
+            clock=self._clock,
+            on_segment=on_segment,
+            published=published,
+        )
         self._way_back = WayBack(
             database=firestore,
             runs=self._runs,
             definition_of=self._definition_as_run,
-            journal=self._journal,
+            journal=self._sessions.journal,
             settings=undo_settings or UndoSettings(),
             telemetry=telemetry,
             clock=self._clock,
@@ -104,7 +106,7 @@ class Migrations:
             runs=self._runs,
             rates=self._rates,
             policy=self._policy,
-            preconditions=preconditions or Preconditions(),
+            preconditions=self._preconditions,
             rate_limit=self._settings.rate_limit,
             ramp=self._settings.ramp,
             clock=self._clock,
@@ -163,14 +165,16 @@ class Migrations:
         name: str,
         *,
         collections: Sequence[str] = (),
+        share: float = 1.0,
         progress: ProgressSink = ignore_progress,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> ValidationReport:
-        """Check every document of a migration's collections, and everything its latest run wrote.
+        """Check every document of a migration's collections, everything its latest run wrote, and the page's queries.
 
         Args:
             name: of a migration or of a run.
-            collections: only these; empty: all of the migration's.
+            collections: only these, and no queries; empty: all of the migration's.
+            share: of the run's writes that are compared with what the transform had made.
 
         Raises:
             Misconfigured: there is no such migration.
@@ -192,14 +196,18 @@ class Migrations:
             known,
             told,
             only=frozenset(collections),
+            counts={part.collection: part.documents for part in record.collections} if record else None,
+            share=share,
             database=self._database,
             settings=self._settings,
             clock=self._clock,
             progress=progress,
             cancelled=cancelled,
         )
-        report = ValidationReport(name=definition.name, run=record.id if record else "", collections=validated)
-        self._reports.validation(report.name, report.run, report.collections)
+        queries = () if collections else tuple(self._preconditions.queries())
+        run = record.id if record else ""
+        report = ValidationReport(name=definition.name, run=run, collections=validated, queries=queries)
+        self._reports.validation(report.name, report.run, report.collections, report.queries)
         return report
 
     def validate_collection(
@@ -294,10 +302,10 @@ class Migrations:
         )
         with self._runs.working_on(record.id):
             self._runs.save(record)
-            self._tell(record.id, Event.STARTED, f"{definition.name} on {plan.documents:,} documents")
+            self._sessions.tell(record.id, Event.STARTED, f"{definition.name} on {plan.documents:,} documents")
             started(record.id)
             settings = self._with(batch_size, validate)
-            return self._session(definition, record, None, settings, progress, cancelled)
+            return self._sessions.run(definition, record, None, settings, progress, cancelled)
 
     def resume(
         self,
@@ -329,11 +337,11 @@ class Migrations:
                 host=socket.gethostname(),
             )
             self._runs.save(record)
-            self._tell(
+            self._sessions.tell(
                 record.id, Event.RESUMED, f"session {record.sessions}, behind {record.counts.scanned:,} documents"
             )
             settings = self._with(batch_size, validate)
-            return self._session(definition, record, told, settings, progress, cancelled)
+            return self._sessions.run(definition, record, told, settings, progress, cancelled)
 
     # --- telling a run what to do --------------------------------------------------------------------------------
 
@@ -379,7 +387,7 @@ class Migrations:
             Permanent: NOT_FOUND; CANCELLED; CORRUPT: see :func:`agent.migration.undo.undo`.
         """
         record = self._latest(run_id)
-        with self._runs.working_on(record.id), self._timed("undo"):
+        with self._runs.working_on(record.id), self._sessions.timed("undo"):
             record = self._runs.get(record.id)
             began = self._clock.monotonic()
             record = dataclasses.replace(record, pid=os.getpid(), host=socket.gethostname())
@@ -388,8 +396,8 @@ class Migrations:
             )
             seconds = self._clock.monotonic() - began
             done = f"{findings.undone:,} documents as before, {findings.merged:,} merged, {len(findings.kept):,} kept"
-            self._tell(record.id, Event.UNDO, done)
-            self._note_revision(record)
+            self._sessions.tell(record.id, Event.UNDO, done)
+            self._sessions.note_revision(record)
             self._rates.note("undo", findings.undone, findings.write_seconds, record.id)
         report = UndoReport(
             record=record,
@@ -397,7 +405,7 @@ class Migrations:
             seconds=seconds,
             documents_per_second=findings.undone / seconds if seconds > 0 else 0.0,
         )
-        self._reports.undo(record, findings, seconds, self._timeline(record))
+        self._reports.undo(record, findings, seconds, self._sessions.timeline(record))
         return report
 
     # --- inside -----------------------------------------------------------------------------------------------
@@ -434,104 +442,6 @@ class Migrations:
             )
         return definition
 
-    @contextmanager
-    def _journal(self, record: RunRecord, told: Replay | None) -> Iterator[JournalWriter]:
-        with ThreadPoolExecutor(1, thread_name_prefix="journal-copy") as pool:
-
-            def closed(path: Path) -> None:
-                if self._on_segment is not None:
-                    pool.submit(_logged, self._on_segment, record.id, path)
-
-            with JournalWriter(
-                self._runs.journal(record.id),
-                run=record.id,
-                database=record.database,
-                checksum=record.checksum,
-                next_sequence=told.next_sequence if told else 0,
-                on_closed=closed,
-            ) as journal:
-                yield journal
-
-    def _session(
-        self,
-        definition: Definition,
-        record: RunRecord,
-        told: Replay | None,
-        settings: RunSettings,
-        progress: ProgressSink,
-        cancelled: Callable[[], bool],
-    ) -> RunReport:
-        self._note_revision(record)
-        try:
-            with self._timed("migration"), self._vitals(settings) as vitals, self._journal(record, told) as journal:
-                record, findings = migrate(
-                    Session(
-                        definition=definition,
-                        record=record,
-                        told=told,
-                        database=self._database,
-                        journal=journal,
-                        runs=self._runs,
-                        settings=settings,
-                        telemetry=self._telemetry,
-                        clock=self._clock,
-                        progress=progress,
-                        cancelled=cancelled,
-                        vitals=vitals,
-                        failed=self._report_failure,
-                    )
-                )
-        finally:
-            record = self._runs.get(record.id)
-            with suppress(RunbookdError):  # the first error is the one to tell; this record is written again by an undo
-                self._note_revision(record)
-        rate = _rate_of(record)
-        if record.sessions == 1:
-            self._rates.note("migration", record.counts.scanned, record.seconds, record.id)
-        report = RunReport(record=record, findings=findings, documents_per_second=rate)
-        self._reports.run(record, findings, rate, self._timeline(record))
-        return report
-
-    def _report_failure(self, record: RunRecord, findings: RunFindings) -> None:
-        with suppress(RunbookdError):  # why the session failed is what its caller is to hear
-            self._reports.run(record, findings, _rate_of(record), self._timeline(record))
-
-    def _timeline(self, record: RunRecord) -> tuple[Moment, ...]:
-        return timeline(record, self._runs.chronicle(record.id).read())
-
-    @contextmanager
-    def _vitals(self, settings: RunSettings) -> Iterator[Vitals]:
-        """Looked after only where there is a limit to mind: it costs a read a second."""
-        if settings.limits == LoadLimits():
-            yield nothing_known
-            return
-        name = self._database.address.name(COLLECTION, "probe")
-        with OwnVitals(
-            database=self._database,
-            name=name,
-            telemetry=self._telemetry,
-            clock=self._clock,
-            published=self._published,
-        ) as vitals:
-            yield vitals
-
-    def _tell(self, run_id: str, event: Event, detail: str) -> None:
-        self._runs.chronicle(run_id).note(Entry(at=self._clock.now(), event=event, detail=detail))
-
-    def _note_revision(self, record: RunRecord) -> None:
-        write_revision(
-            self._database,
-            Revision(
-                revision=record.revision,
-                name=record.name,
-                checksum=record.checksum,
-                state=record.state,
-                run=record.id,
-                host=record.host,
-                changed=self._clock.now(),
-            ),
-        )
-
     def _definition_as_run(self, record: RunRecord) -> Definition | None:
         """The file, if it is still there as it ran: an undo must not depend on it."""
         try:
@@ -539,31 +449,3 @@ class Migrations:
         except Misconfigured:
             return None
         return definition if definition.checksum == record.checksum else None
-
-    @contextmanager
-    def _timed(self, operation: str) -> Iterator[None]:
-        began = self._clock.monotonic()
-        outcome = "failed"
-        try:
-            yield
-            outcome = "done"
-        except RunbookdError as error:
-            outcome = "cancelled" if error.reason is PermanentReason.CANCELLED else "failed"
-            raise
-        finally:
-            self._telemetry.record(
-                OPERATION_DURATION,
-                self._clock.monotonic() - began,
-                {"operation": operation, "outcome": outcome},
-            )
-
-
-def _rate_of(record: RunRecord) -> float:
-    return record.counts.scanned / record.seconds if record.seconds > 0 else 0.0
-
-
-def _logged(copy: Callable[[str, Path], None], run_id: str, path: Path) -> None:
-    try:
-        copy(run_id, path)
-    except Exception:  # noqa: BLE001 - whatever a copy raises must not touch the run
-        _LOG.exception("the journal segment %s could not be copied", path)

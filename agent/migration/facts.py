@@ -144,6 +144,23 @@ class RunbookPolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueryCheck:
+    """One of the page's critical queries, asked on the migrated database.
+
+    Args:
+        p95, target: seconds; ``p95`` is ``None`` where it was not answered.
+        problem: why it fails, or was not asked; being slower than the target is not one: ``runbookd perf`` judges that.
+        failed: it was asked and is not answered.
+    """
+
+    query: str
+    p95: float | None
+    target: float
+    problem: str = ""
+    failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preconditions:
     """What preflight asks of other rooms.
 
@@ -151,8 +168,10 @@ class Preconditions:
         restore_point: the newest backup; ``None``: there are no backups.
         max_age: of a restore point.
         maintenance: whether maintenance mode is on.
+        queries: asks the page's critical queries, for validation.
     """
 
     restore_point: RestorePointSource | None = None
     max_age: timedelta = timedelta(hours=24)
     maintenance: Callable[[], bool] = lambda: False
+    queries: Callable[[], Sequence[QueryCheck]] = tuple

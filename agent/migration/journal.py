@@ -22,6 +22,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -295,10 +296,14 @@ class JournalWriter:
 
     def _put(self, data: bytes) -> None:
         left = memoryview(data)
+        whole = self._file.tell()
         try:
             while left:  # on a full disk a write may be cut short before the next one fails
                 left = left[self._file.write(left) :]
         except OSError as error:
+            # Half a frame with whole ones after it would pass for damage, and with it the whole journal.
+            with suppress(OSError):
+                self._file.seek(self._file.truncate(whole))
             raise _disk_error(self._path, error) from error
         self._written += len(data)
 
@@ -367,7 +372,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _disk_error(path: Path, error: OSError) -> Permanent:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return Permanent(
             PermanentReason.DISK_FULL,
             f"no room left for the undo journal {path}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.migration.dryrun import DryRunFindings
+from agent.migration.facts import QueryCheck
 from agent.migration.plan import Plan
 from agent.migration.run import RunFindings
 from agent.migration.runs import RunRecord
@@ -76,8 +77,9 @@ class ValidationReport:
     name: str
     run: str
     collections: tuple[ValidatedCollection, ...]
+    queries: tuple[QueryCheck, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether nothing is wrong anywhere."""
-        return all(part.passed for part in self.collections)
+        return all(part.passed for part in self.collections) and not any(check.failed for check in self.queries)

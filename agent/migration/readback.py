@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.faults import RunbookdError
+from agent.firestore import RawDocument
 from agent.migration.changes import digest_of
 from agent.migration.database import Database
 from agent.telemetry import Telemetry
@@ -60,7 +61,11 @@ def compare(database: Database, written: Sequence[Written]) -> tuple[list[Writte
         Those that could be judged, and those of them that are not as they were written. A document that somebody has
         written since belongs to neither.
     """
-    found = database.get([item.name for item in written])
+    return judge(database.get([item.name for item in written]), written)
+
+
+def judge(found: Mapping[str, RawDocument | None], written: Sequence[Written]) -> tuple[list[Written], list[Written]]:
+    """:func:`compare` with documents that have been read."""
     judged: list[Written] = []
     wrong: list[Written] = []
     for item in written:

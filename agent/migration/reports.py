@@ -11,6 +11,7 @@ from agent.clock import rfc3339
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.migration.census import Census
 from agent.migration.dryrun import DryRunFindings
+from agent.migration.facts import QueryCheck
 from agent.migration.journal import SetAside
 from agent.migration.plan import Plan
 from agent.migration.run import RunFindings
@@ -66,9 +67,16 @@ class Reports:
         self._write(f"undo-report-{record.id}.json", _json(content))
         self._write(f"undo-report-{record.id}.md", undo_text(record, findings, seconds, moments))
 
-    def validation(self, name: str, run: str, collections: Sequence[ValidatedCollection]) -> None:
+    def validation(
+        self, name: str, run: str, collections: Sequence[ValidatedCollection], queries: Sequence[QueryCheck]
+    ) -> None:
         """``validation-report-<migration>.json``."""
-        content = {"migration": name, "run": run, "collections": to_json(list(collections))}
+        content = {
+            "migration": name,
+            "run": run,
+            "collections": [{**to_json(part), "passed": part.passed} for part in collections],
+            "queries": to_json(list(queries)),
+        }
         self._write(f"validation-report-{name}.json", _json(content))
 
     def census(self, census: Census) -> None:

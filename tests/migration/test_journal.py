@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import resource
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +54,34 @@ def fill(folder: Path, frames: int = 5, **options: object) -> None:
             sequences = journal.intents(0, batch[-1].name, batch)
             journal.results([Result(s, State.APPLIED, 1000 + s) for s in sequences])
             journal.done(0, batch[-1].name, Counts(scanned=10, written=10))
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond this: the kernel cuts writes short and then fails them, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_a_sound_journal(tmp_path: Path) -> None:
+    """The frame that did not fit is not there at all; what was before it, and what still fits after it, can be read."""
+    with writer(tmp_path) as journal:
+        journal.ranges([ScanRange(index=0, collection="a")])
+        kept = journal.intents(0, "x", [intent(1)])
+        path = segments(tmp_path)[0][1]
+        random = os.urandom(20_000)
+        with room_for(path.stat().st_size + 5_000), pytest.raises(Permanent) as full:
+            journal.intents(0, "y", [dataclasses.replace(intent(2), before=random)])
+        assert full.value.reason is PermanentReason.DISK_FULL
+        assert "free some space" in full.value.hint
+        journal.results([Result(kept[0], State.APPLIED, 77)])
+    told = replay(tmp_path)
+    assert (told.next_sequence, told.torn) == (1, False)
+    assert told.result(0) == Result(0, State.APPLIED, 77)
 
 
 def test_reads_back_what_was_written(tmp_path: Path) -> None:

@@ -38,3 +38,13 @@ def test_undo_takes_the_counter_away_and_keeps_the_learners_words(definition: De
     before = Document("progress/p", {"masteredWords": ["a", "b"]})
     assert definition.undo(now, before) == Document("progress/p", {"masteredWords": ["a", "b", "c"]})
     assert definition.undo(now, now) is None
+
+
+def test_no_word_is_counted_away(definition: Definition) -> None:
+    """The invariant is the same of both shapes, and that of a document without words is nothing."""
+    assert definition.invariants is not None
+    document = Document("progress/p", {"masteredWords": ["a", "b"]})
+    after = definition.transform(document)
+    assert isinstance(after, Document)
+    assert definition.invariants(document) == definition.invariants(after) == {"mastered words": 2}
+    assert definition.invariants(Document("progress/p", {})) == {"mastered words": 0}

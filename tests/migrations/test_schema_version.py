@@ -75,3 +75,13 @@ def test_validate_names_what_is_left_of_the_old_shape(definition: Definition) ->
 def _validated(validate: Callable[[Document], str | None] | None, document: Document) -> str | None:
     assert validate is not None
     return validate(document)
+
+
+def test_nothing_that_was_learnt_is_lost(definition: Definition) -> None:
+    """The invariants of a document are the same before and after, also where a field is missing."""
+    assert definition.invariants is not None
+    for fields in ({"repetitions": 3, "lapses": 1}, {"lapses": 2}, {"userId": "u"}):
+        before = Document("reviews/r/review_items/i", dict(fields))
+        after = definition.transform(before)
+        assert isinstance(after, Document)
+        assert definition.invariants(before) == definition.invariants(after)
