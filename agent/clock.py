@@ -6,6 +6,7 @@ measured with, because the wall clock jumps (NTP steps, suspended machines).
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,16 @@ class ManualClock:
         """Step the wall clock alone, as NTP does."""
         with self._lock:
             self._start += timedelta(seconds=seconds)
+
+
+def next_beat(now: float, interval: float, *, ahead: float = 0.0) -> float:
+    """The next moment after ``now`` that is a multiple of ``interval``, less ``ahead``; seconds, monotonic.
+
+    Loops that beat on multiples of their intervals keep step with each other without knowing of each other: a scrape
+    that is a little ahead of the rules' look is seen by that look, not by the next.
+    """
+    beat = (math.floor((now + ahead) / interval) + 1) * interval - ahead
+    return beat if beat > now else beat + interval
 
 
 def rfc3339(moment: datetime) -> str:

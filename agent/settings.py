@@ -81,7 +81,12 @@ class ScrapeTarget(Section):
 
     job: str
     url: str
-    interval: float = 1.0
+    interval: float = Field(default=1.0, gt=0, description="seconds between two scrapes")
+    counters_from_zero: bool = Field(
+        default=True,
+        description="a counter that appears between two scrapes was zero at the first; false for an exporter that "
+        "shows figures of something older than itself",
+    )
 
 
 class CloudMonitoringSettings(Section):

@@ -1,7 +1,8 @@
 """The rule loop: look, judge, tell, decide, once a second, whatever else goes on.
 
-Ticks are planned on fixed points of the monotonic clock. A tick that is late starts at once; ticks that could not be
-held are counted as missed, not made up for, because an old moment can't be looked at any more.
+Ticks are planned on fixed points of the monotonic clock, multiples of the interval, a moment after the scrapers' own. A
+tick that is late starts at once; ticks that could not be held are counted as missed, not made up for, because an old
+moment can't be looked at any more.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from agent.clock import Clock
+from agent.clock import Clock, next_beat
 from agent.telemetry import Telemetry
 from agent.telemetry.catalogue import RULE_LAST_TICK, RULE_TICK_LAG, RULE_TICKS_MISSED
 
@@ -57,8 +58,8 @@ class Loop:
         return None if self.last_tick is None else self._clock.monotonic() - self.last_tick
 
     def _run(self) -> None:
-        due = self._clock.monotonic()
-        while not self._stop.is_set():
+        due = next_beat(self._clock.monotonic(), self._interval)
+        while not self._stop.wait(max(due - self._clock.monotonic(), 0.0)):
             self._telemetry.record(RULE_TICK_LAG, max(self._clock.monotonic() - due, 0.0))
             try:
                 self._tick()
@@ -69,4 +70,3 @@ class Loop:
             due, missed = planned(due, self.last_tick, self._interval)
             if missed:
                 self._telemetry.add(RULE_TICKS_MISSED, missed)
-            self._stop.wait(max(due - self._clock.monotonic(), 0.0))

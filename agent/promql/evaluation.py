@@ -78,6 +78,8 @@ class Evaluation:
         self._steps = steps
         self._budget = budget
         self._memo: dict[Node, Result] = {}
+        # Names of the metrics that anything here was computed from; None for a selector that names none.
+        self._read: set[str | None] = set() if within is None else within._read
         self._views: dict[tuple[str, int, int], ColumnView] = {}
         self._slopes = SharedSlopes()
         # What the operands of subqueries are at the subqueries' own steps, by first, last and distance.
@@ -161,6 +163,8 @@ class Evaluation:
 
     def forget(self, metrics: frozenset[str]) -> None:
         """Drop what was computed from ``metrics``: they have new samples at this moment."""
+        if None not in self._read and self._read.isdisjoint(metrics):
+            return  # alerts become series after every group, and few rules read them
         self._views.clear()
         self._slopes.forget()
         self._grids.clear()
@@ -213,7 +217,7 @@ class Evaluation:
 
     def _select(self, node: Select) -> Block:
         """The latest sample of each series at each step."""
-        selected = self._engine.selected(node.matchers)
+        selected = self._selected(node)
         parts = selected.selection.parts
         shape = (len(selected.table), len(self._steps))
         if len(parts) == 1:
@@ -231,6 +235,10 @@ class Evaluation:
                 values[into] = cells
                 present[into] = present_cells(cells)
         return Block(selected.table, values, present)
+
+    def _selected(self, node: Select) -> Selected:
+        self._read.add(node.metric)
+        return self._engine.selected(node.matchers)
 
     def _moments(self, node: Select | Subquery) -> NDArray[np.int64]:
         """When a selector looks, at each step."""
@@ -255,7 +263,7 @@ class Evaluation:
 
     def _sample_times(self, node: Select) -> Floats:
         """Unix seconds of the samples that :meth:`_select` finds."""
-        selected = self._engine.selected(node.matchers)
+        selected = self._selected(node)
         times = np.zeros((len(selected.table), len(self._steps)))
         for part in selected.selection.parts:
             view, rows, fresh = self._latest(part, node)
@@ -277,7 +285,7 @@ class Evaluation:
         return self._over_grid(kind, node, parameters)
 
     def _over_samples(self, kind: windows.WindowKind, node: Window, parameters: NDArray[np.float64]) -> Block:
-        selected = self._engine.selected(node.select.matchers)
+        selected = self._selected(node.select)
         moments = self._moments(node.select)
         parts = selected.selection.parts
         if len(parts) == 1:  # in the order of the table: nothing to put together
@@ -361,7 +369,7 @@ class Evaluation:
             table, view = self._grid(node)
             yield list(table.labels), view, np.arange(len(table), dtype=np.intp)
             return
-        selected = self._engine.selected(node.select.matchers)
+        selected = self._selected(node.select)
         until = int(self._moments(node.select)[0])
         for part in selected.selection.parts:
             labels = [selected.table.labels[position] for position in part.positions]

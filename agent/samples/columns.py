@@ -223,6 +223,16 @@ class SourceColumns:
             np.minimum(self._last_seen, until, out=self._last_seen)
         return dropped
 
+    def start_at_zero(self, columns: Indices) -> None:
+        """Let the new series in ``columns`` have been 0 at the last reading; there is one."""
+        chunk = self._chunks[-1]
+        if chunk.values.shape[1] < len(self._last):
+            chunk.widen(len(self._last))
+        # In place: no reader knows these columns yet.
+        chunk.values[chunk.rows - 1, columns] = 0.0
+        self._last[columns] = 0.0
+        self._last_seen[columns] = self.newest
+
     def trim(self, *, oldest: int, rows: int) -> list[int]:
         """Drop chunks that end before ``oldest`` (ms) or exceed ``rows``; columns whose series are gone with them."""
         total = self.rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,11 +145,18 @@ class SeriesStore:
         """Changes whenever the set of series does; what was derived from a selection is valid until then."""
         return self._version
 
-    def ingest(self, source: str, timestamp: float, samples: Iterable[Sample]) -> None:
+    def ingest(
+        self, source: str, timestamp: float, samples: Iterable[Sample], *, counters: Container[str] = ()
+    ) -> None:
         """File one reading of ``source`` at ``timestamp`` (unix seconds).
 
         Series of the source's last reading that are missing now end here (staleness). A reading that is not later
         than the last one of its source is dropped and counted: its moment is already filed.
+
+        Args:
+            counters: names of metrics that count from zero. A series of one that was never seen before, while the
+                source's last reading had others of its metric, was zero then: it is filed so, and its first increase
+                is not lost.
         """
         batch = list(samples)
         labels = [sample.labels for sample in batch]
@@ -163,7 +170,11 @@ class SeriesStore:
             if labels == target.shape:
                 columns, kept = target.shape_columns, values
             else:
+                born = self._born(target, labels, counters)
                 columns, kept = self._resolve(target, labels, values)
+                filed = [self._series[self._ids[each]].column for each in born if each in self._ids]
+                if filed:
+                    target.start_at_zero(np.array(filed, dtype=np.intp))
             target.append(time, columns, kept)
             self._ended.pop(source, None)
             for sample in batch:
@@ -347,6 +358,14 @@ class SeriesStore:
         source.shape = []
         return found, values[np.array(filed, dtype=np.intp)]
 
+    def _born(self, source: SourceColumns, labels: list[Labels], counters: Container[str]) -> list[Labels]:
+        """Which of ``labels`` begin here and have counted from zero since the source's last reading."""
+        fresh = [each for each in labels if each not in self._ids and _name(each) in counters]
+        if not fresh:
+            return []
+        metrics = {_name(each) for each in source.shape}
+        return [each for each in fresh if _name(each) in metrics]
+
     def _column(self, source: SourceColumns, labels: Labels) -> int | None:
         series = self._ids.get(labels)
         if series is not None:
@@ -438,3 +457,7 @@ def _written_down(name: str, members: Sequence[_Series], view: ColumnView) -> Re
         return None
     labels = tuple(members[position].labels for position in held.tolist())
     return Readings(name, labels, view.times.copy(), np.ascontiguousarray(values[:, held]))
+
+
+def _name(labels: Labels) -> str:
+    return next((value for name, value in labels if name == METRIC_NAME), "")

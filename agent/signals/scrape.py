@@ -3,6 +3,10 @@
 A target speaks the Prometheus text format or OpenMetrics (asked for first, because it carries exemplars). Parsing
 keeps the label set of every line it has seen by the raw text before the value: a target's lines repeat from scrape
 to scrape, and only the values change.
+
+A client library makes a counter when it first counts, so the first error of a kind is a series that was not there
+before. Prometheus needs a second sample to see an increase; here a counter that is born between two readings was zero
+at the first of them, which is what its library means, and its first errors count (``counters_from_zero``).
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.clock import Clock
+from agent.clock import Clock, next_beat
 from agent.faults import Permanent, PermanentReason
 from agent.samples import Exemplar, Labels, Sample, SeriesStore, labels_of
 from agent.settings import ScrapeTarget
@@ -24,6 +28,9 @@ from agent.telemetry import Telemetry
 from agent.telemetry.catalogue import SCRAPE_UP
 
 _log = logging.getLogger(__name__)
+# The rules look on whole multiples of their interval. What is scraped so long before, or longer for a target that takes
+# longer, is there by then; in no step with them it would on average wait for half an interval.
+_AHEAD_S = 0.1
 _ACCEPT = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
@@ -33,6 +40,8 @@ class ExpositionParser:
     def __init__(self, target: Mapping[str, str]) -> None:
         self._target = dict(target)
         self._known: dict[str, Labels] = {}
+        self.counters: set[str] = set()
+        """Names of the samples that count from zero, as far as the target has said so (``# TYPE``)."""
 
     def parse(self, text: str) -> Iterator[Sample]:
         """Samples of one scrape.
@@ -42,6 +51,8 @@ class ExpositionParser:
         """
         for line in text.splitlines():
             if not line or line[0] == "#":
+                if line.startswith("# TYPE "):
+                    self._type(line)
                 continue
             body, _, exemplar = line.partition(" # {")
             prefix, _, number = body.rstrip().rpartition(" ")
@@ -55,6 +66,13 @@ class ExpositionParser:
             except ValueError:
                 raise _malformed(line) from None
             yield Sample(labels, value, _exemplar(exemplar) if exemplar else None)
+
+    def _type(self, line: str) -> None:
+        _, _, name, kind = (*line.split(), "", "")[:4]
+        if kind == "counter":
+            self.counters |= {name, f"{name}_total"}  # OpenMetrics leaves the suffix out here
+        elif kind == "histogram":
+            self.counters |= {f"{name}_bucket", f"{name}_count", f"{name}_sum"}
 
     def _labels(self, prefix: str, line: str) -> Labels:
         try:
@@ -125,14 +143,15 @@ class Scraper:
         parser = ExpositionParser({"job": target.job, "instance": instance})
         timeout = min(target.interval * 2, 10.0)
         with httpx.Client(timeout=timeout, headers={"Accept": _ACCEPT}) as client:
-            due = self._clock.monotonic()
             while not self._stop.is_set():
+                began = self._clock.monotonic()
                 up = self._scrape(client, parser, target)
                 with self._lock:
                     self._up[target.job, instance] = up
-                # Due times are fixed points, not "a while after the last one": scrapes don't drift when one is slow.
-                due = max(due + target.interval, self._clock.monotonic())
-                self._stop.wait(due - self._clock.monotonic())
+                # Fixed points, not "a while after the last one": scrapes don't drift when one is slow.
+                now = self._clock.monotonic()
+                ahead = min(max(_AHEAD_S, 2 * (now - began)), target.interval / 2)
+                self._stop.wait(next_beat(now, target.interval, ahead=ahead) - now)
 
     def _scrape(self, client: httpx.Client, parser: ExpositionParser, target: ScrapeTarget) -> float:
         at = self._clock.now().timestamp()
@@ -144,7 +163,7 @@ class Scraper:
             _log.debug("scrape failed", extra={"url": target.url, "error": str(error)})
             self._store.stale(_source(target), at)
             return 0.0
-        self._store.ingest(_source(target), at, samples)
+        self._store.ingest(_source(target), at, samples, counters=parser.counters if target.counters_from_zero else ())
         self._freshness.delivered(_source(target))
         return 1.0
 

@@ -406,3 +406,57 @@ def test_a_source_is_silent_when_it_ended_or_was_not_heard_of() -> None:
     store.ingest("app", 21.0, [Sample(UP, 1.0)])
     assert store.silent_since("app", 22.0, 300.0) is None
     assert store.silent_since("nobody", 22.0, 300.0) is None
+
+
+def test_a_counter_born_between_two_readings_was_zero_at_the_first() -> None:
+    """Its first errors are an increase, although nobody saw them begin; what is no counter begins where it is seen."""
+    store = SeriesStore()
+    ok, failed = labels_of("operations_total", {}), labels_of("operations_total", {"error": "yes"})
+    gauge, other = labels_of("queue", {}), labels_of("queue", {"shard": "2"})
+    for second in range(3):
+        store.ingest("app", second, [Sample(ok, second), Sample(gauge, 1)], counters={"operations_total"})
+    later = [Sample(ok, 3), Sample(gauge, 1), Sample(failed, 4), Sample(other, 5)]
+    store.ingest("app", 3, later, counters={"operations_total"})
+    found = {labels: of_series(store, labels) for labels in (failed, other)}
+    assert found == {failed: [(2.0, 0.0), (3.0, 4.0)], other: [(3.0, 5.0)]}
+
+
+def test_only_what_surely_was_zero_is_taken_for_it() -> None:
+    """Not after a silence, nor under a metric that was not there, nor for a series that is known."""
+    store = SeriesStore()
+    ok, failed, new = labels_of("a_total", {}), labels_of("a_total", {"error": "yes"}), labels_of("b_total", {})
+    counters = {"a_total", "b_total"}
+    store.ingest("app", 0, [Sample(ok, 7)], counters=counters)
+    store.ingest("app", 1, [Sample(ok, 8), Sample(new, 1e9)], counters=counters)
+    store.stale("app", 2)
+    store.ingest("app", 3, [Sample(ok, 9), Sample(failed, 50)], counters=counters)
+    store.ingest("app", 4, [Sample(ok, 9)], counters=counters)
+    store.ingest("app", 5, [Sample(ok, 9), Sample(failed, 51)], counters=counters)
+    assert of_series(store, ok) == [(0, 7), (1, 8), (3, 9), (4, 9), (5, 9)]
+    assert of_series(store, new) == [(1, 1e9)]
+    assert of_series(store, failed) == [(3, 50), (5, 51)]
+
+
+def test_a_counter_may_be_born_where_a_chunk_ends() -> None:
+    """The zero goes into the chunk before, which had no room for the series, and its rate counts from there."""
+    store = SeriesStore(Limits(chunk=2))
+    ok = labels_of("a_total", {})
+    fresh = [labels_of("a_total", {"n": str(number)}) for number in range(20)]
+    for second in range(4):
+        store.ingest("app", second, [Sample(ok, second)], counters={"a_total"})
+    born = [Sample(ok, 4), *(Sample(labels, number) for number, labels in enumerate(fresh))]
+    store.ingest("app", 4, born, counters={"a_total"})
+    assert [of_series(store, labels) for labels in fresh] == [[(3, 0), (4, number)] for number in range(20)]
+
+
+def of_series(store: SeriesStore, labels: Labels) -> list[tuple[float, float]]:
+    """Times and values of one series."""
+    selection = store.select([Matcher(MatchOperator.EQUAL, name, value) for name, value in labels])
+    for part in selection.parts:
+        for position, column in zip(part.positions, part.columns, strict=True):
+            if selection.labels[position] == labels:
+                view = store.view(part, -1000, 10_000_000)
+                cells = view.block(0, len(view), np.array([column]))[:, 0]
+                there = present(cells)
+                return [(float(at) / 1000, float(v)) for at, v in zip(view.times[there], cells[there], strict=True)]
+    return []

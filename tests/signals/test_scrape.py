@@ -123,3 +123,15 @@ def test_a_failing_target_is_down_and_its_series_end(target: tuple[str, threadin
         assert set(freshness.ages()) == {"scrape:application"}
     finally:
         scraper.stop()
+
+
+def test_what_counts_from_zero_is_known_by_its_type() -> None:
+    """Counters and the parts of histograms, in the text format and in OpenMetrics; no gauge, no summary."""
+    parser = ExpositionParser({"job": "application"})
+    text = (
+        "# TYPE old_total counter\nold_total 1\n# TYPE new counter\nnew_total 1\n# TYPE t gauge\nt 1\n"
+        "# TYPE h histogram\nh_count 1\n# TYPE s summary\ns_count 1\n# TYPE\n# HELP counter counter\n"
+    )
+    assert len(list(parser.parse(text))) == 5
+    assert {"old_total", "new_total", "h_bucket", "h_count", "h_sum"} <= parser.counters
+    assert not {"t", "s_count", "s_sum", "counter"} & parser.counters
