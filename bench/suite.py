@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import backup, detection, migration, prometheus, rules, wire
+from bench import backup, detection, lateness, migration, prometheus, rules, wire
 from bench.measure import Measure, Setup, Table, Target, duel, timed
 from bench.servers import running
 
@@ -69,4 +69,5 @@ BENCHES: Mapping[str, Bench] = {
     "migration": migration.measure,
     "prometheus": prometheus.measure,
     "detection": detection.measure,
+    "lateness": lateness.measure,
 }

@@ -7,7 +7,7 @@ of it time that the rule loop may have to wait for. Used by :mod:`agent.api.prom
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,20 +33,25 @@ class JsonResponse(Response):
         return orjson.dumps(content)
 
 
-def data_of_value(value: Value, at: float, limit: int) -> tuple[Any, bool]:
-    """As :func:`agent.api.answers.of_value`, with a matrix as a fragment for :class:`JsonResponse`."""
+def data_of_value(value: Value, at: float, limit: int, give_way: Callable[[], None] = lambda: None) -> tuple[Any, bool]:
+    """As :func:`agent.api.answers.of_value`, with a matrix as a fragment for :class:`JsonResponse`.
+
+    Args:
+        give_way: called for every series; may wait for somebody who is in more of a hurry.
+    """
     if not isinstance(value, Matrix):
         return of_value(value, at, limit)
     series = value.series[: limit or None]
-    result = orjson.Fragment(b"[" + b",".join(_written(series)) + b"]")
+    result = orjson.Fragment(b"[" + b",".join(_written(series, give_way)) + b"]")
     return {"resultType": "matrix", "result": result}, len(series) < len(value.series)
 
 
-def _written(series: Sequence[Series]) -> Iterator[bytes]:
+def _written(series: Sequence[Series], give_way: Callable[[], None]) -> Iterator[bytes]:
     templates = _Templates()
     for low in range(0, len(series), _SERIES_AT_ONCE):
         batch = series[low : low + _SERIES_AT_ONCE]
         for each, plain in zip(batch, _plain(batch), strict=True):
+            give_way()
             metric = orjson.dumps(dict(each.labels))
             samples = templates.of(each.timestamps) % tuple(_numbers(each.values, plain=plain))
             yield b'{"metric":%b,"values":[%b]}' % (metric, samples)

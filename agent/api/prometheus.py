@@ -121,7 +121,7 @@ class _Questions:
         at = arguments.time("time", default=self._now())
         limit = arguments.limit()
         arguments.check_options()
-        return _told(self._sources.engine.query(plan, at, timeout=arguments.timeout()), at, limit)
+        return self._told(self._sources.engine.query(plan, at, timeout=arguments.timeout()), at, limit)
 
     def query_range(self, arguments: Arguments) -> Outcome:
         start, end, step = arguments.time("start"), arguments.time("end"), arguments.step()
@@ -142,7 +142,7 @@ class _Questions:
             raise bad_data(
                 "query", f'invalid expression type "{plan.kind}" for range query, must be Scalar or instant Vector'
             )
-        return _told(self._sources.engine.query_range(plan, start, end, step, timeout=timeout), end, limit)
+        return self._told(self._sources.engine.query_range(plan, start, end, step, timeout=timeout), end, limit)
 
     def exemplars(self, arguments: Arguments) -> Outcome:
         """Traces behind the series that a query reads."""
@@ -221,6 +221,11 @@ class _Questions:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
+    def _told(self, answer: Answer, at: float, limit: int) -> Outcome:
+        data, cut = data_of_value(answer.value, at, limit, self._sources.engine.way.give)
+        warnings, infos = _first(answer.warnings, "warning"), _first(answer.infos, "info")
+        return Outcome(data, [TRUNCATED, *warnings] if cut else warnings, infos)
+
     def _now(self) -> float:
         return self._sources.clock.now().timestamp()
 
@@ -261,12 +266,6 @@ def _error(status: int, kind: str, message: str) -> JsonResponse:
 def _limited(found: list[Any], arguments: Arguments) -> Outcome:
     limit = arguments.limit()
     return Outcome(found[:limit], [TRUNCATED]) if limit and len(found) > limit else Outcome(found)
-
-
-def _told(answer: Answer, at: float, limit: int) -> Outcome:
-    data, cut = data_of_value(answer.value, at, limit)
-    warnings, infos = _first(answer.warnings, "warning"), _first(answer.infos, "info")
-    return Outcome(data, [TRUNCATED, *warnings] if cut else warnings, infos)
 
 
 def _first(remarks: Sequence[str], kind: str) -> list[str]:

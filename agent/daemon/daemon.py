@@ -223,7 +223,11 @@ class Daemon:
     # --- the tick ---------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Look, judge, tell, decide."""
+        """Look, judge, tell, decide; queries stand aside meanwhile."""
+        with self.parts.engine.way.taken():
+            self._tick()
+
+    def _tick(self) -> None:
         parts = self.parts
         self._jumps.look()
         parts.instruments.collect()

@@ -21,12 +21,21 @@ class Budget:
         timeout: seconds that a query may take.
         monotonic: seconds of a clock that never goes back.
         cells: samples and values that a query may hold.
+        give_way: called as often as the budget is asked; may wait for somebody who is in more of a hurry.
     """
 
-    def __init__(self, *, timeout: float, monotonic: Callable[[], float], cells: int = MAX_CELLS) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        monotonic: Callable[[], float],
+        cells: int = MAX_CELLS,
+        give_way: Callable[[], None] | None = None,
+    ) -> None:
         self._timeout = timeout
         self._monotonic = monotonic
         self._cells = cells
+        self._give_way = give_way
         self.renew()
 
     def renew(self) -> None:
@@ -52,6 +61,8 @@ class Budget:
 
     def check(self) -> None:
         """Raises: Transient: the query's time is over."""
+        if self._give_way is not None:
+            self._give_way()
         if self._monotonic() > self._ends:
             raise Transient(
                 TransientReason.DEADLINE_EXCEEDED,

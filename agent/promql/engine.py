@@ -17,6 +17,7 @@ from agent.promql.plan import Plan
 from agent.promql.remarks import Answer
 from agent.promql.tables import SeriesTable
 from agent.promql.values import Matrix, Value
+from agent.promql.way import RightOfWay
 from agent.samples import Matcher, SeriesStore
 
 MAX_STEPS = 11_001  # Prometheus allows 11,000 steps beyond the first
@@ -50,6 +51,8 @@ class Engine:
         self.lookback = round(lookback * 1000)
         self.subquery_step = round(subquery_step * 1000)
         self.timeout = timeout
+        self.way = RightOfWay()
+        """Taken by the rule loop; :meth:`query` and :meth:`query_range` give it."""
         self._monotonic = monotonic
         self._selected: dict[tuple[Matcher, ...], Selected] = {}
         self._lock = threading.Lock()
@@ -60,7 +63,7 @@ class Engine:
         Raises:
             Refused: no clock shows ``moment``.
         """
-        return Evaluation(self, _steps(moment, moment, 1.0), self._budget(None))
+        return Evaluation(self, _steps(moment, moment, 1.0), self._budget(None, in_a_hurry=True))
 
     def instant(self, plan: Plan, at: float) -> Value:
         """The value of ``plan`` at ``at`` (unix seconds).
@@ -79,7 +82,7 @@ class Engine:
             Refused: a bad range, or more steps or samples than the limits.
             Permanent, Transient: as for :meth:`instant`.
         """
-        return self._range(plan, start, end, step, None)[1]
+        return self._range(plan, start, end, step, self._budget(None, in_a_hurry=True))[1]
 
     def query(self, plan: Plan, at: float, *, timeout: float | None = None) -> Answer:
         """As :meth:`instant`, with warnings and infos; ``timeout`` (s) may only shorten the engine's own."""
@@ -88,24 +91,23 @@ class Engine:
 
     def query_range(self, plan: Plan, start: float, end: float, step: float, *, timeout: float | None = None) -> Answer:
         """As :meth:`range`, with warnings and infos; ``timeout`` (s) may only shorten the engine's own."""
-        evaluation, matrix = self._range(plan, start, end, step, timeout)
+        evaluation, matrix = self._range(plan, start, end, step, self._budget(timeout))
         return evaluation.answer(plan, matrix)
 
-    def _range(
-        self, plan: Plan, start: float, end: float, step: float, timeout: float | None
-    ) -> tuple[Evaluation, Matrix]:
+    def _range(self, plan: Plan, start: float, end: float, step: float, budget: Budget) -> tuple[Evaluation, Matrix]:
         if plan.kind not in (Kind.VECTOR, Kind.SCALAR):
             raise Refused(
                 RefusedReason.UNSUPPORTED_EXPRESSION,
                 f"a range query of a {plan.kind}",
                 hint="use a scalar or an instant vector",
             )
-        evaluation = Evaluation(self, _steps(start, end, step), self._budget(timeout))
+        evaluation = Evaluation(self, _steps(start, end, step), budget)
         return evaluation, evaluation.matrix(plan)
 
-    def _budget(self, timeout: float | None) -> Budget:
+    def _budget(self, timeout: float | None, *, in_a_hurry: bool = False) -> Budget:
         seconds = self.timeout if timeout is None else min(timeout, self.timeout)
-        return Budget(timeout=seconds, monotonic=self._monotonic)
+        give_way = None if in_a_hurry else self.way.give
+        return Budget(timeout=seconds, monotonic=self._monotonic, give_way=give_way)
 
     def selected(self, matchers: tuple[Matcher, ...]) -> Selected:
         """The series that satisfy ``matchers``; the same table until the store's set of series changes."""

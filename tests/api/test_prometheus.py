@@ -196,6 +196,8 @@ def test_only_a_few_queries_run_at_a_time_and_the_rest_give_up(world: World) -> 
     class Slow:
         """An engine whose queries end when the test says so."""
 
+        way = world.engine.way
+
         def query(self, plan: object, at: float, *, timeout: float | None) -> object:
             inside.release()
             assert gate.wait(20)
