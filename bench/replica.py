@@ -1,6 +1,7 @@
 """Our side of the query bench, in a process of its own: a store with the population, and our API in front of it.
 
-``python -m bench.replica BEGAN READINGS``, started by :mod:`bench.prometheus`. It says its address and answers
+``python -m bench.replica BEGAN SECOND...``, started by :mod:`bench.prometheus`: of the population that began then, the
+readings of these seconds. It says its address and answers
 ``{"query": ..., "start": ..., "end": ..., "step": ...}`` with the seconds that our engine alone takes; it ends with its
 parent.
 """
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, closing
-from itertools import islice
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ _PAGE = Path(__file__).parents[1] / "runbooks" / "firestore-operations.md"
 
 
 def main() -> None:
-    began, readings = map(int, sys.argv[1:])
-    population, store = Population(began), SeriesStore()
-    for reading in islice(population, readings):
-        population.file(store, reading)
+    began, *seconds = map(int, sys.argv[1:])
+    population, store, wanted = Population(began), SeriesStore(), set(seconds)
+    for reading in takewhile(lambda reading: reading[0] <= max(seconds), population):
+        if reading[0] in wanted:
+            population.file(store, reading)
     engine = Engine(store)
 
     def answer(question: Line) -> dict[str, Any]:
