@@ -6,7 +6,6 @@ once. Every value is a vector or a scalar over all steps, whether there is one o
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,7 +30,7 @@ from agent.promql.expressions import (
     Subquery,
     Text,
     Window,
-    walk,
+    reads,
 )
 from agent.promql.plan import Plan
 from agent.promql.remarks import SORT_IN_RANGE, Answer, Level, Remark, Remarks, bad_quantiles, no_counters
@@ -168,7 +167,7 @@ class Evaluation:
         self._views.clear()
         self._slopes.forget()
         self._grids.clear()
-        for node in [node for node in self._memo if _reads(node, metrics)]:
+        for node in [node for node in self._memo if reads(node, metrics)]:
             del self._memo[node]
             self._remarks.forget(node)
 
@@ -479,16 +478,6 @@ class Evaluation:
         missing = np.logical_not(found.present.any(axis=0)).reshape(1, -1)
         table = SeriesTable((labelling.if_absent(argument.matchers) if isinstance(argument, Select) else (),))
         return Block(table, np.ones((1, len(self._steps))), missing)
-
-
-_metrics_read: weakref.WeakKeyDictionary[Node, frozenset[str | None]] = weakref.WeakKeyDictionary()
-
-
-def _reads(node: Node, metrics: frozenset[str]) -> bool:
-    names = _metrics_read.get(node)
-    if names is None:
-        names = _metrics_read[node] = frozenset(each.metric for each in walk(node) if isinstance(each, Select))
-    return None in names or not names.isdisjoint(metrics)
 
 
 def _orders(root: Node) -> bool:

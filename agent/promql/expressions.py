@@ -260,3 +260,14 @@ def walk(node: Node) -> Iterator[Node]:
     yield node
     for child in node.children:
         yield from walk(child)
+
+
+_metrics_read: weakref.WeakKeyDictionary[Node, frozenset[str | None]] = weakref.WeakKeyDictionary()
+
+
+def reads(node: Node, metrics: frozenset[str]) -> bool:
+    """Whether ``node`` is computed from any of ``metrics``, as far as its selectors name theirs."""
+    names = _metrics_read.get(node)
+    if names is None:
+        names = _metrics_read[node] = frozenset(each.metric for each in walk(node) if isinstance(each, Select))
+    return None in names or not names.isdisjoint(metrics)
