@@ -44,7 +44,7 @@ def list_(json: Json = False) -> None:
                 when(alert.active_since),
                 alert.labels.get("severity", ""),
                 ack.owner if ack else "",
-                alert.annotations.get("summary", ""),
+                f"{alert.annotations.get('summary', '')}{f' (kept: {alert.blind})' if alert.blind else ''}",
             )
             for alert, ack, silenced in rows
         ),
