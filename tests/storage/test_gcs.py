@@ -168,7 +168,7 @@ def relayed() -> Iterator[tuple[Relay, GcsStorage]]:
     with relay_to() as relay, fake_gcs(f"http://{relay.host}") as endpoint:
         relay.target = endpoint.removeprefix("http://")
         bucket = new_bucket(endpoint)
-        yield relay, GcsStorage(name="gcs", bucket=bucket, endpoint=f"http://{relay.host}", retry_seconds=15)
+        yield relay, GcsStorage(name="gcs", bucket=bucket, endpoint=f"http://{relay.host}", retry_seconds=6)
 
 
 @pytest.mark.gcs
