@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.alerting import RuleEvaluator, RuleSet, SilenceBook, StoredExemplars, load_rules
+from agent.alerting.templates import Surroundings
 from agent.backup import BackupHistory
 from agent.clock import Clock, SystemClock
 from agent.daemon.assembly import (
@@ -241,6 +242,7 @@ def build(
         clock=clock,
         telemetry=telemetry,
         exemplars=StoredExemplars(store),
+        around=Surroundings(url=settings.notifications.status_url),
     )
     watch = ChangeWatch(
         newest=runs.latest,
