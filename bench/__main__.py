@@ -66,6 +66,8 @@ def _print(measures: Sequence[Measure], setup: Setup) -> None:
 
 
 def _figure(measure: Measure) -> str:
+    if measure.median is None:
+        return measure.note
     digits = 0 if measure.median >= 100 else 1 if measure.median >= 10 else 3 if measure.median < 0.1 else 2
     return f"{measure.median:,.{digits}f} {measure.unit}"
 

@@ -55,16 +55,18 @@ class Measure:
     """One line of the table.
 
     Args:
-        median: of the rounds (of the rounds' ratios, for a ratio), in ``unit``; ``x`` is a ratio.
+        median: of the rounds (of the rounds' ratios, for a ratio), in ``unit``; ``x`` is a ratio. ``None``: there is
+            no figure, and ``note`` says why.
         ok: whether the target is met; ``None`` if there is none or it is not about this run.
     """
 
     bench: str
     name: str
-    median: float
+    median: float | None
     unit: str
     target: str = ""
     ok: bool | None = None
+    note: str = ""
 
 
 class Table:
@@ -88,6 +90,10 @@ class Table:
             )
         )
 
+    def note(self, name: str, why: str) -> None:
+        """A line without a figure."""
+        self.measures.append(Measure(bench=self._bench, name=name, median=None, unit="", note=why))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Duel:
@@ -105,12 +111,19 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def contest(contenders: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Seconds of each contender by round; they take turns, and turns at beginning: a machine's speed drifts."""
+def contest(
+    contenders: Sequence[Callable[[], object]], rounds: int, *, before: Callable[[], object] = lambda: None
+) -> list[list[float]]:
+    """Seconds of each contender by round; they take turns, and turns at beginning: a machine's speed drifts.
+
+    Args:
+        before: makes ready for a turn, unmeasured.
+    """
     seconds: list[list[float]] = [[] for _ in contenders]
     for number in range(rounds):
         for place in range(len(contenders)):
             turn = (number + place) % len(contenders)
+            before()
             seconds[turn].append(timed(contenders[turn]))
     return seconds
 

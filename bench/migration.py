@@ -198,8 +198,8 @@ class Bench:
 
 def measure(setup: Setup) -> list[Measure]:
     """Everything that is promised of migrations."""
-    with running(setup.backend) as host, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(host, setup.scale, Path(folder))
+    with running(setup.backend) as server, tempfile.TemporaryDirectory() as folder:
+        bench = Bench(server.host, setup.scale, Path(folder))
         table = Table("migration", setup, documents=bench.documents)
         _throughput(table, bench.rounds(setup.rounds))
         _little(table, bench, setup.rounds)
@@ -295,14 +295,15 @@ def main() -> None:
     parser.add_argument("--no-validate", action="store_true", help="read nothing back during the run")
     given = parser.parse_args()
     setup = Setup(scale=given.scale, backend=given.backend, rounds=given.rounds)
-    with running(given.backend) as host, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(host, given.scale, Path(folder), parallel=given.parallel, validate=not given.no_validate)
+    with running(given.backend) as server, tempfile.TemporaryDirectory() as folder:
+        bench = Bench(server.host, given.scale, Path(folder), parallel=given.parallel, validate=not given.no_validate)
         table = Table("migration", setup, documents=bench.documents)
         _throughput(table, bench.rounds(given.rounds))
         bench.close()
     print(f"{bench.documents:,} documents on the {given.backend}, median of {given.rounds}")
     for measure_ in table.measures:
-        print(f"  {measure_.name:<40} {measure_.median:>10,.2f} {measure_.unit}")
+        if measure_.median is not None:
+            print(f"  {measure_.name:<40} {measure_.median:>10,.2f} {measure_.unit}")
 
 
 if __name__ == "__main__":

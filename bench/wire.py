@@ -8,10 +8,7 @@ The official client is used as its documentation shows: ``batch().commit()`` of 
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from google.cloud.firestore import Client
 
@@ -19,7 +16,7 @@ from agent.firestore import Carrier, Collection, DatabaseAddress, Firestore, Mus
 from agent.sandbox.seeding import seed
 from agent.telemetry import quiet_telemetry
 from bench.measure import Measure, Setup, Table, Target, contest, duel, ratio
-from bench.servers import running
+from bench.servers import emulator_at, running
 
 _COLLECTION = "review_items"  # three quarters of the page's documents
 _BATCH = 500
@@ -93,8 +90,8 @@ class Bench:
 
 def measure(setup: Setup) -> list[Measure]:
     """Both duels."""
-    with running(setup.backend) as host, _emulator_at(host):
-        bench = Bench(host, setup.scale)
+    with running(setup.backend) as server, emulator_at(server.host):
+        bench = Bench(server.host, setup.scale)
         table = Table("wire", setup, documents=bench.documents)
         pages, stream, official = contest(
             [lambda: bench.scan(Carrier.PAGES), lambda: bench.scan(Carrier.STREAM), bench.stream], setup.rounds
@@ -113,17 +110,3 @@ def measure(setup: Setup) -> list[Measure]:
         table.add("ledger writer / official", writing.ratio, "x", _WRITE_TARGET)
         bench.close()
     return table.measures
-
-
-@contextmanager
-def _emulator_at(host: str) -> Iterator[None]:
-    """The official client takes the address of a server without credentials from the environment alone."""
-    before = os.environ.get("FIRESTORE_EMULATOR_HOST")
-    os.environ["FIRESTORE_EMULATOR_HOST"] = host
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["FIRESTORE_EMULATOR_HOST"]
-        else:
-            os.environ["FIRESTORE_EMULATOR_HOST"] = before
