@@ -8,8 +8,9 @@ asked again behind the last name until nothing comes.
 Two RPCs can carry a scan. Measured with 20,000 documents of 1 KB on two busy cores (client CPU a document in
 brackets): Google's emulator streams 8,000-20,000 documents a second by RunQuery (9 us) and pages 450-750 by
 ListDocuments (11-13 us; each page costs it a pass over the collection and holds 150 at most); the sandbox streams
-12,000-30,000 (10-27 us) and pages 90,000-120,000 (4 us). Neither is right everywhere, so the first large collection is asked both ways
-(:meth:`Scanner.faster`). The stream is what finds everything; pages are for a collection that is known to be flat.
+12,000-30,000 (10-27 us) and pages 90,000-120,000 (4 us). Neither is right everywhere, so the first large collection is
+asked both ways (:meth:`Scanner.faster`). The stream is what finds everything; pages are for a collection that is known
+to be flat.
 """
 
 from __future__ import annotations
