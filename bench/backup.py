@@ -5,7 +5,7 @@
 *Bare* contenders do what the product does on the wire and nothing else: the reader takes the same ranges with as many
 threads and throws the bytes away, the writer sends the same documents, held in memory, with the same preconditions,
 batches and threads. Reading contenders each begin after a change of 1 % of the documents, because the first scan after
-a change costs the emulator more; each restore goes into an empty database, which is forgotten afterwards.
+a change costs the emulator more; each writing contender gets an empty database on a server of its own.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from bench.measure import Measure, Setup, Table, Target, contest, ratio, timed
 from bench.official import OfficialClient
 from bench.peers import PEERS_DOCUMENTS, measure_peers
 from bench.resident import Workers
-from bench.servers import Server, emulator_at, running
+from bench.servers import Server, Servers, emulator_at, running
 
 _PROJECT = "bench"
+_EMPTY = "empty"
 _PARALLEL = 4
 _CHANGED = 0.01
 _FULL_SIZE = 300_000
@@ -56,16 +57,14 @@ class Bench:
     """
 
     def __init__(self, server: Server, scale: float, folder: Path) -> None:
-        self._server = server
         self._folder = folder
         self._telemetry = quiet_telemetry()
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
         self._stack.callback(self._telemetry.shutdown)
-        self._empty: Firestore | None = None
         self._scratch: Path | None = None
         seed(server.host, _PROJECT, scale)
-        self.firestore = self._stack.enter_context(self._open(_PROJECT))
+        self.firestore = self._stack.enter_context(self._open(_PROJECT, server))
         self.backups = self._backups(folder / "kept")
         self.full = self.backups.create(BackupType.FULL)
         self.documents = self.full.documents
@@ -120,27 +119,21 @@ class Bench:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def write_bare(self) -> None:
+    def write_bare(self, server: Server) -> None:
         """The same documents from memory, with the preconditions that a restore has."""
-        target = self._emptied()
-        ledger = target.write(
-            PlannedWrite(name=target.address.name(path), fields=fields, precondition=MustNotExist())
-            for path, fields in self._writes
-        ).finish()
+        with self._open(_EMPTY, server) as target:
+            ledger = target.write(
+                PlannedWrite(name=target.address.name(path), fields=fields, precondition=MustNotExist())
+                for path, fields in self._writes
+            ).finish()
         assert ledger.applied == self.documents
 
-    def restore(self) -> None:
+    def restore(self, server: Server) -> None:
         """The full backup, as it was taken."""
-        report = self.backups.restore(self.full.id, to=self._emptied())
+        with self._open(_EMPTY, server) as target:
+            report = self.backups.restore(self.full.id, to=target)
         assert report.complete
         assert report.compared == self.documents  # all but the maintenance flag are written
-
-    def forget(self) -> None:
-        """Drop what the turn before has written: an emulator holds everything in memory."""
-        if self._empty is not None:
-            self._server.forget(self._empty.address.project)
-            self._empty.close()
-            self._empty = None
 
     def sample(self, count: int) -> list[tuple[str, bytes]]:
         """Paths and fields of ``count`` documents of root collections without references, spread evenly."""
@@ -157,15 +150,10 @@ class Bench:
         )
 
     def close(self) -> None:
-        self.forget()
         self._stack.close()
 
-    def _open(self, project: str) -> Firestore:
-        return Firestore(DatabaseAddress(project=project, host=self._server.host), telemetry=self._telemetry)
-
-    def _emptied(self) -> Firestore:
-        self._empty = self._open(f"empty-{next(self._numbers)}")
-        return self._empty
+    def _open(self, project: str, server: Server) -> Firestore:
+        return Firestore(DatabaseAddress(project=project, host=server.host), telemetry=self._telemetry)
 
     def _backups(self, folder: Path) -> Backups:
         return Backups(
@@ -179,19 +167,25 @@ class Bench:
 def measure(setup: Setup) -> list[Measure]:
     """Everything that is promised of backups, on one server."""
     folder = Path(tempfile.mkdtemp(prefix="runbookd-bench-"))
+    servers = Servers(setup.backend)
     try:
         with running(setup.backend) as server, emulator_at(server.host):
             bench = Bench(server, setup.scale, folder)
             table = Table("backup", setup, documents=bench.documents)
             official = bench.official()
             _reading(bench, official, table, setup.rounds)
-            _writing(bench, official, table, setup.rounds)
-            _memory(bench, Workers(server.host, folder), table)
-            sample = bench.sample(PEERS_DOCUMENTS)
-            bench.close()
-            if bench.documents >= _PEERS_FROM:
-                measure_peers(server, folder, sample, table)
+            workers = Workers(folder)
+            full = _reading_workers(bench, workers, server, table)
+        _writing(bench, official, servers, table, setup.rounds)
+        servers.renew()
+        report, peak = workers.run(servers.current.host, _EMPTY, "restore", backup=full)
+        assert report["compared"] == bench.documents
+        table.add("peak memory of a worker, restore", peak, "MB", _PEAK)
+        if bench.documents >= _PEERS_FROM:
+            measure_peers(servers.current, folder, bench.sample(PEERS_DOCUMENTS), table)
+        bench.close()
     finally:
+        servers.close()
         shutil.rmtree(folder, ignore_errors=True)
     return table.measures
 
@@ -211,8 +205,12 @@ def _reading(bench: Bench, official: OfficialClient, table: Table, rounds: int) 
     table.add("verify", bench.documents / verified, "documents/s")
 
 
-def _writing(bench: Bench, official: OfficialClient, table: Table, rounds: int) -> None:
-    restore, bare, _ = contest([bench.restore, bench.write_bare, official.bulk], rounds, before=bench.forget)
+def _writing(bench: Bench, official: OfficialClient, servers: Servers, table: Table, rounds: int) -> None:
+    restore, bare, _ = contest(
+        [lambda: bench.restore(servers.current), lambda: bench.write_bare(servers.current), official.bulk],
+        rounds,
+        before=servers.renew,
+    )
     table.add("restore", bench.documents / statistics.median(restore), "documents/s")
     table.add("bare writer", bench.documents / statistics.median(bare), "documents/s")
     table.add("restore / bare writer", ratio(restore, bare), "x", _BARE)
@@ -225,20 +223,12 @@ def _faster(documents: int, seconds: Sequence[float], rates: Sequence[float]) ->
     return statistics.median(documents / ours / theirs for ours, theirs in zip(seconds, rates, strict=True))
 
 
-def _memory(bench: Bench, workers: Workers, table: Table) -> None:
-    """The workers that a daemon would start, one an operation; one MB is 2^20 bytes."""
-    full, create = workers.run(_PROJECT, "backup", type="full", verify=False)
+def _reading_workers(bench: Bench, workers: Workers, server: Server, table: Table) -> str:
+    """The workers that a daemon would start, one an operation; the id of their full backup. A MB is 2^20 bytes."""
+    full, create = workers.run(server.host, _PROJECT, "backup", type="full", verify=False)
     bench.change()
-    _, incremental = workers.run(_PROJECT, "backup", type="incremental", verify=False)
-    _, verify = workers.run(_PROJECT, "verify", backup=full["id"])
-    bench.forget()
-    report, restore = workers.run("restored", "restore", backup=full["id"])
-    assert report["compared"] == full["documents"]
-    assert report["unchanged"] <= 1  # the maintenance flag
-    for operation, peak in (
-        ("create", create),
-        ("incremental", incremental),
-        ("verify", verify),
-        ("restore", restore),
-    ):
+    _, incremental = workers.run(server.host, _PROJECT, "backup", type="incremental", verify=False)
+    _, verify = workers.run(server.host, _PROJECT, "verify", backup=full["id"])
+    for operation, peak in (("create", create), ("incremental", incremental), ("verify", verify)):
         table.add(f"peak memory of a worker, {operation}", peak, "MB", _PEAK)
+    return str(full["id"])

@@ -106,8 +106,6 @@ def measure_peers(server: Server, folder: Path, sample: Sequence[tuple[str, byte
         peers.seed(sample)
         _backfire(peers, server, home / "backfire.ndjson", len(sample), table)
         _import_export(peers, home / "import-export.json", len(sample), table)
-        for project in (_SOURCE, "by-backfire", "by-import-export"):
-            server.forget(project)
     telemetry.shutdown()
 
 

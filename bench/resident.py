@@ -23,24 +23,22 @@ _OVERRIDES = ("FIREBASE_PROJECT", "GOOGLE_CLOUD_PROJECT", "BACKUP_STORAGE")  # o
 
 
 class Workers:
-    """Runs operations of one database, each in a worker of its own.
+    """Runs operations, each in a worker of its own.
 
     Args:
-        host: ``host:port`` of the server.
         folder: where settings, backups and measurements go.
     """
 
-    def __init__(self, host: str, folder: Path) -> None:
-        self._host = host
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def run(self, project: str, operation: str, **arguments: object) -> tuple[Mapping[str, Any], float]:
+    def run(self, host: str, project: str, operation: str, **arguments: object) -> tuple[Mapping[str, Any], float]:
         """What the worker reports, and the most memory that it held, in megabytes (2^20 bytes)."""
         settings = self._folder / f"{project}.yaml"
         settings.write_text(
             f"runbook: {_RUNBOOK}\n"
             f"data_dir: {self._folder / 'data'}\n"
-            f"database: {{project: {project}, host: '{self._host}'}}\n"
+            f"database: {{project: {project}, host: '{host}'}}\n"
             f"storage: {{local: {self._folder / 'backups'}}}\n"
             "log_level: ERROR\n",
             encoding="utf-8",
