@@ -60,10 +60,18 @@ def _round(values: Floats, scalars: tuple[Floats, ...]) -> Floats:
     return np.floor(values * inverse + 0.5) / inverse
 
 
+def _smaller(one: Floats, other: Floats) -> Floats:
+    """As in Go, NaN wins over all numbers, and minus infinity over NaN."""
+    return np.where((one == -np.inf) | (other == -np.inf), -np.inf, np.minimum(one, other))
+
+
+def _larger(one: Floats, other: Floats) -> Floats:
+    return np.where((one == np.inf) | (other == np.inf), np.inf, np.maximum(one, other))
+
+
 def _clamp(values: Floats, scalars: tuple[Floats, ...]) -> Floats:
     low, high = scalars
-    clamped: Floats = np.maximum(low, np.minimum(high, values))
-    return clamped
+    return _larger(low, _smaller(high, values))
 
 
 def _not_crossed(scalars: tuple[Floats, ...]) -> Bools:
@@ -121,8 +129,8 @@ FUNCTIONS: dict[str, Mapped] = {
     "rad": _plain(lambda values: values * math.pi / 180),
     "round": Mapped(_round),
     "clamp": Mapped(_clamp, _not_crossed),
-    "clamp_min": Mapped(lambda values, scalars: np.maximum(scalars[0], values)),
-    "clamp_max": Mapped(lambda values, scalars: np.minimum(scalars[0], values)),
+    "clamp_min": Mapped(lambda values, scalars: _larger(scalars[0], values)),
+    "clamp_max": Mapped(lambda values, scalars: _smaller(scalars[0], values)),
     "minute": _since("m", "h"),
     "hour": _since("h", "D"),
     "day_of_month": _calendar(
