@@ -101,7 +101,7 @@ class Engine:
                 f"a range query of a {plan.kind}",
                 hint="use a scalar or an instant vector",
             )
-        evaluation = Evaluation(self, _steps(start, end, step), budget)
+        evaluation = Evaluation(self, _steps(start, end, step), budget, end=round(end * 1000))
         return evaluation, evaluation.matrix(plan)
 
     def _budget(self, timeout: float | None, *, in_a_hurry: bool = False) -> Budget:

@@ -71,10 +71,17 @@ class Evaluation:
     """Plans evaluated at the same steps, sharing what they have in common. For one thread."""
 
     def __init__(
-        self, engine: Source, steps: NDArray[np.int64], budget: Budget, *, within: Evaluation | None = None
+        self,
+        engine: Source,
+        steps: NDArray[np.int64],
+        budget: Budget,
+        *,
+        end: int | None = None,
+        within: Evaluation | None = None,
     ) -> None:
         self._engine = engine
         self._steps = steps
+        self._end = int(steps[-1]) if end is None else end
         self._budget = budget
         self._memo: dict[Node, Result] = {}
         # Names of the metrics that anything here was computed from; None for a selector that names none.
@@ -243,8 +250,8 @@ class Evaluation:
         """When a selector looks, at each step."""
         if node.at is None:
             return self._steps - node.offset
-        edges = self._outermost._steps
-        at = int(edges[0]) if node.at is Edge.START else int(edges[-1]) if node.at is Edge.END else int(node.at)
+        query = self._outermost  # its end is the one that was asked for: the last step may fall short of it
+        at = int(query._steps[0]) if node.at is Edge.START else query._end if node.at is Edge.END else int(node.at)
         return np.full(len(self._steps), at - node.offset, dtype=np.int64)
 
     def _latest(self, part: Part, node: Select) -> tuple[ColumnView, Indices, Indices]:

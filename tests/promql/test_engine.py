@@ -286,6 +286,13 @@ def test_at_fixes_a_selector_in_time(scene: Scene) -> None:
     assert list(matrix.series[0].values) == [2000.0, 2005.0, 2010.0]
 
 
+def test_the_end_is_the_one_asked_for(scene: Scene) -> None:
+    """Not the last step, which may come before it."""
+    scene.series("x", [float(number) for number in range(100)])
+    matrix = scene.engine.range(compile_expression("x @ end() + 0 * max_over_time((x @ end())[10s:5s])"), 10, 24, 5)
+    assert list(matrix.series[0].values) == [24.0, 24.0, 24.0]
+
+
 def test_a_subquery_looks_at_multiples_of_its_step(scene: Scene) -> None:
     """Whatever the evaluation time: open at its start, closed at its end; without a step, the engine's own."""
     scene.series("x", [float(number) for number in range(200)])
