@@ -12,10 +12,11 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agent.faults import Misconfigured, MisconfiguredReason
@@ -88,6 +89,11 @@ class ScrapeTarget(Section):
         "shows figures of something older than itself",
     )
 
+    @property
+    def instance(self) -> str:
+        """``host:port`` as it stands in the URL, without a user's name and password."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
+
 
 class CloudMonitoringSettings(Section):
     """Reading the service's own metrics; they lag by minutes, so nothing urgent rests on them alone."""
@@ -104,6 +110,17 @@ class SignalSettings(Section):
     scrape: tuple[ScrapeTarget, ...] = ()
     cloud_monitoring: CloudMonitoringSettings = CloudMonitoringSettings()
     retention_hours: float = 6.0
+
+    @model_validator(mode="after")
+    def _each_target_once(self) -> Self:
+        seen: set[tuple[str, str]] = set()
+        for target in self.scrape:
+            key = (target.job, target.instance)
+            if key in seen:
+                # One would end the other's series at every scrape, as they would have the same labels.
+                raise ValueError(f"scrape names {target.job} at {target.instance} twice; give one of them another job")
+            seen.add(key)
+        return self
 
 
 class PagerDutySettings(Section):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import urlsplit
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -139,7 +138,7 @@ class Scraper:
             thread.join(timeout=2.0)
 
     def _loop(self, target: ScrapeTarget) -> None:
-        instance = urlsplit(target.url).netloc
+        instance = target.instance
         parser = ExpositionParser({"job": target.job, "instance": instance})
         timeout = min(target.interval * 2, 10.0)
         with httpx.Client(timeout=timeout, headers={"Accept": _ACCEPT}) as client:
@@ -175,4 +174,5 @@ class Scraper:
 
 
 def _source(target: ScrapeTarget) -> str:
-    return f"scrape:{target.job}"
+    # Both: what one target no longer has must not end the series of another instance of the same job.
+    return f"scrape:{target.job}/{target.instance}"

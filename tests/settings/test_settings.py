@@ -52,6 +52,10 @@ def test_the_environment_of_the_page_wins_over_the_file(tmp_path: Path, monkeypa
         ("migration: {batch_size: 0}", "migration.batch_size"),
         ("- a\n- b", "must hold a mapping"),
         ("a: [", "is not valid YAML"),
+        (
+            "signals: {scrape: [{job: app, url: 'http://a:1/x'}, {job: app, url: 'http://u:p@a:1/y'}]}",
+            "scrape names app at a:1 twice",
+        ),
     ],
 )
 def test_a_wrong_file_says_where(tmp_path: Path, text: str, words: str) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from agent.clock import SystemClock
 from agent.faults import Permanent
+from agent.promql import Engine, Vector, compile_expression
 from agent.samples import Matcher, MatchOperator, SeriesStore, labels_of
 from agent.settings import ScrapeTarget
 from agent.signals import ExpositionParser, Freshness, Scraper
@@ -120,7 +121,36 @@ def test_a_failing_target_is_down_and_its_series_end(target: tuple[str, threadin
         assert store.series([Matcher(operator=MatchOperator.EQUAL, name="__name__", value="a")])
         broken.set()
         assert eventually(0.0)
-        assert set(freshness.ages()) == {"scrape:application"}
+        assert set(freshness.ages()) == {f"scrape:application/{url.split('/')[2]}"}
+    finally:
+        scraper.stop()
+
+
+def test_instances_of_one_job_do_not_end_each_others_series(target: tuple[str, threading.Event]) -> None:
+    """Two replicas of an application: what one has not is no news of the other."""
+    url, _ = target
+    same = url.replace("127.0.0.1", "127.1")
+    store, telemetry, clock = SeriesStore(), quiet_telemetry(), SystemClock()
+    freshness = Freshness(clock=clock, telemetry=telemetry)
+    scraper = Scraper(
+        [ScrapeTarget(job="application", url=each, interval=0.2) for each in (url, same)],
+        store=store,
+        freshness=freshness,
+        clock=clock,
+        telemetry=telemetry,
+    )
+    engine = Engine(store)
+
+    def number(query: str) -> float:
+        vector = engine.instant(compile_expression(query), clock.now().timestamp())
+        assert isinstance(vector, Vector)
+        return vector.elements[0].value if vector.elements else 0.0
+
+    pause = threading.Event()
+    scraper.start()
+    try:
+        assert any(number("count(count_over_time(a[1m]) >= 3)") == 2 or pause.wait(0.02) for _ in range(250))
+        assert any(number("count(a)") == 2 or pause.wait(0.02) for _ in range(250))
     finally:
         scraper.stop()
 
