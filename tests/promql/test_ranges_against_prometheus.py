@@ -154,8 +154,8 @@ def compare(twins: Twins, seed: int, count: int) -> tuple[list[str], int]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_random_expressions_over_a_range_agree_with_prometheus(twins: Twins, seed: int) -> None:
-    """Each has the points, or the failure, that it has in Prometheus; most have points."""
-    differences, filled = compare(twins, seed, 75)
+    """Each has the points, or the failure, that it has in Prometheus; a good part have points."""
+    differences, filled = compare(twins, seed, 100)
     assert differences == []
     assert filled > 40
 
