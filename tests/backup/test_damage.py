@@ -31,8 +31,11 @@ def damaged_target(firestore: Firestore, backups: Backups) -> str:
     return backup
 
 
+_LONG = (pytest.mark.slow, pytest.mark.timeout(3600))
+
+
 # Each byte of a backup's dozen files, or a seeded sample of them.
-@pytest.mark.parametrize("each", [pytest.param(60, id="sample"), pytest.param(1, marks=pytest.mark.slow, id="every")])
+@pytest.mark.parametrize("each", [pytest.param(60, id="sample"), pytest.param(1, marks=_LONG, id="every")])
 def test_any_flipped_byte_is_named_and_refused(
     damaged_target: str, backups: Backups, firestore: Firestore, local: DirectoryStorage, each: int
 ) -> None:

@@ -149,7 +149,7 @@ def _made(count: int) -> dict[str, dict[str, object]]:
 
 # The clients' threads may draw random numbers meanwhile, which Hypothesis takes for the strategies' doing.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
-@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=(pytest.mark.slow, pytest.mark.timeout(1800)))])
 def test_any_documents(
     backend: Running, project: str, connect: Connect, local: DirectoryStorage, backups_of: Make, count: int
 ) -> None:
