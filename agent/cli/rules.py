@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,8 +46,8 @@ def check(files: Files) -> None:
 @app.command("test")
 def run_tests(files: Files, json: Json = False) -> None:
     """Run rule scripts (promtool's unit-test format) and journeys, on our own engine; exit code 1 if one fails."""
-    logging.getLogger("agent").setLevel(logging.CRITICAL)  # faults that are rehearsed are none of this process's
-    results = [assertion for file in files for assertion in _run(file)]
+    with _rehearsing():
+        results = [assertion for file in files for assertion in _run(file)]
     failed = [result for result in results if not result.passed]
     if json:
         print_json(results)
@@ -205,6 +207,18 @@ def _tell(found: Backtest) -> None:
 
 def _run(file: Path) -> tuple[Assertion, ...]:
     return run_journey(file) if is_journey(file) else run_script(file)
+
+
+@contextmanager
+def _rehearsing() -> Iterator[None]:
+    """Without a log: faults that are rehearsed are none of this process's."""
+    log = logging.getLogger("agent")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _until_stopped() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -95,6 +96,21 @@ def test_journeys_run_beside_scripts(run: Run, tmp_path: Path) -> None:
     done = run("rules", "test", journey)
     assert done.code == 1
     assert "notified at 9 s" in done.err
+
+
+def test_what_is_rehearsed_is_not_logged_and_everything_else_is(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of a journey is no news of this process; its log is as before when the scripts are through."""
+    log = logging.getLogger("agent")
+    before = log.level
+    journey = tmp_path / "stuck.journey.yaml"
+    stuck = "world: {migration: {started: 0s}, failing: [clear_caches], put_back: 1s}\n    steps:\n"
+    journey.write_text(JOURNEY[: JOURNEY.index("steps:")] + stuck + "      - {at: 90s, recovery: stuck}\n")
+    done = run("rules", "test", journey)
+    assert done.code == 0, done.err
+    assert [record for record in caplog.records if record.name.startswith("agent.recovery")] == []
+    assert log.level == before
 
 
 @pytest.mark.timeout(120)
