@@ -71,10 +71,15 @@ class Heartbeat:
         if watched:
             self._alive_at = self._clock.monotonic()
 
+    @property
+    def alive(self) -> bool:
+        """Whether there was such a pass just now."""
+        alive_at = self._alive_at
+        return alive_at is not None and self._clock.monotonic() - alive_at <= _FRESH
+
     def beat(self) -> bool:
         """Send a heartbeat if there is life; whether there was."""
-        alive_at = self._alive_at
-        if alive_at is None or self._clock.monotonic() - alive_at > _FRESH:
+        if not self.alive:
             _log.warning("no heartbeat is sent: the rules have not been evaluated")
             return False
         try:

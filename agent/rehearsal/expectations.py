@@ -16,7 +16,7 @@ from agent.decisions import Decision
 from agent.notifications import Kind
 from agent.rehearsal.stage import Notice, Stage
 
-EXPECTATIONS = ("alerts", "notified", "decided", "recovery", "maintenance")
+EXPECTATIONS = ("alerts", "notified", "decided", "recovery", "maintenance", "heartbeat")
 Judged = tuple[bool, str, str]
 """Whether it is so, what was expected, what there was."""
 
@@ -49,6 +49,8 @@ class Expectation:
             case "recovery":
                 recovery = self._stage.recovery
                 return _same(str(wanted), str(recovery.state) if recovery else "none")
+            case "heartbeat":
+                return _same(str(wanted).lower(), "on" if self._stage.heartbeat.alive else "off")
             case _:
                 return _same(str(wanted).lower(), "on" if self._stage.world.maintenance else "off")
 
@@ -75,6 +77,7 @@ def _noticed(notice: Notice) -> dict[str, str]:
         "kind": str(notification.kind),
         "condition": notification.condition,
         "severity": str(notification.message.severity),
+        "rules": ", ".join(sorted(notice.rules)),
         "title": notification.message.title,
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from agent.daemon.judgement import Judgement
 from agent.daemon.observer import Observer
 from agent.daemon.recoveries import Recoveries
 from agent.decisions import ChangeUnderWatch, Decision, Decisions, Evidence
-from agent.notifications import Channel, Notification, Notifier, Receipt
+from agent.notifications import Channel, Heartbeat, Notification, Notifier, Receipt
 from agent.promql import Engine
 from agent.recovery import Recovery, RecoveryJournal, RecoveryRunner
 from agent.rehearsal.company import Company
@@ -33,14 +33,21 @@ from agent.telemetry import quiet_telemetry
 _SAVE_EVERY = timedelta(minutes=1)
 # The page's figures stand for the engine's lookback; they are delivered well within it.
 _THRESHOLDS_EVERY = timedelta(minutes=1)
+# Never asked: a rehearsal only looks whether there is life.
+_SWITCH = "https://dead-mans-switch.invalid/rehearsal"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """A notification as it reached a vendor, and when."""
+    """A notification as it reached a vendor, and when.
+
+    Args:
+        rules: names of the rules whose alerts its incident had announced by then, this notification included.
+    """
 
     at: datetime
     notification: Notification
+    rules: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -50,11 +57,13 @@ class _Mailbox:
     kind: ChannelKind
     clock: ManualClock
     notices: list[Notice] | None
+    announced: Mapping[int, frozenset[str]]
     target: str = "a rehearsal"
 
     def deliver(self, notification: Notification) -> Receipt:
         if self.notices is not None:
-            self.notices.append(Notice(at=self.clock.now(), notification=notification))
+            rules = self.announced.get(notification.incident, frozenset())
+            self.notices.append(Notice(at=self.clock.now(), notification=notification, rules=rules))
         return Receipt(reference=notification.dedup_key)
 
 
@@ -92,8 +101,11 @@ class Stage:
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
+        # By the incident's number: a resolve is delivered when its incident is closed already.
+        self._announced: dict[int, frozenset[str]] = {}
         self._mailboxes: list[Channel] = [
-            _Mailbox(kind, self.clock, self.notices if kind in self.channels else None) for kind in ChannelKind
+            _Mailbox(kind, self.clock, self.notices if kind in self.channels else None, self._announced)
+            for kind in ChannelKind
         ]
         self.start()
 
@@ -134,6 +146,7 @@ class Stage:
             chance=random.Random(0),
             new_id=lambda: f"{next(self._numbers):032x}",
         )
+        self.heartbeat = Heartbeat(_SWITCH, clock=self.clock)
         self._journal = RecoveryJournal(self._state)
         observer = _Audience(self.decided)
         self.recoveries = Recoveries(
@@ -161,6 +174,7 @@ class Stage:
             decisions=self.decisions,
             recoveries=self.recoveries,
             observer=observer,
+            heartbeat=self.heartbeat,
         )
         self.recoveries.resume()
 
@@ -182,6 +196,7 @@ class Stage:
             self._told_at = now
         result = self.judgement.pass_over(self.world.change(now), now)
         self.company.act()
+        self._announced.update((incident.number, incident.rules) for incident in self.notifier.incidents())
         self.notifier.deliver_due()
         if self.save and (self._saved_at is None or now - self._saved_at >= _SAVE_EVERY):
             self._keeper.save()

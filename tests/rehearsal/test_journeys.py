@@ -44,7 +44,10 @@ def play(folder: Path, body: str) -> tuple[Assertion, ...]:
 
 
 def test_from_samples_to_a_rollback_and_its_end(tmp_path: Path) -> None:
-    """At 13 s the page and the decision, then the recovery in the page's order, and the resolve that says why."""
+    """At 13 s the page and the decision, then the recovery in the page's order, and the resolve that says why.
+
+    These rules have no watchdog, so there is no heartbeat.
+    """
     found = play(
         tmp_path,
         """
@@ -53,16 +56,19 @@ def test_from_samples_to_a_rollback_and_its_end(tmp_path: Path) -> None:
       - {at: 12s, alerts: {Errors: pending}, notified: [], decided: [], recovery: none, maintenance: off}
       - at: 13s
         alerts: {Errors: firing}
-        notified: [{at: 13s, kind: trigger, severity: critical}, {at: 13s, kind: update, title: Rolling back run run-1}]
+        heartbeat: off
+        notified:
+          - {at: 13s, kind: trigger, severity: critical, rules: Errors}
+          - {at: 13s, kind: update, title: Rolling back run run-1}
         decided: [{at: 13s, row: error_rate, verdict: rollback, run: run-1, means: undo, pace: immediate}]
         recovery: running
       - {at: 15s, maintenance: on}
       - {at: 40s, recovery: done, maintenance: off, alerts: {Errors: inactive}}
-      - {at: 41s, notified: [{kind: update, title: put back}, {kind: resolve, title: over after}]}
+      - {at: 41s, notified: [{kind: update, title: put back}, {kind: resolve, rules: Errors, title: over after}]}
 """,
     )
     assert [each for each in found if not each.passed] == []
-    assert {each.kind for each in found} == {"alerts", "notified", "decided", "recovery", "maintenance"}
+    assert {each.kind for each in found} == {"alerts", "notified", "decided", "recovery", "maintenance", "heartbeat"}
 
 
 @pytest.mark.parametrize("second", [11, 13, 14, 18, 23, 26])

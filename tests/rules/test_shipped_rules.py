@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from agent.alerting.sight import ANNOTATIONS
 from agent.decisions import Verdict
 from agent.promql.expressions import Binary, Call, Node, Number, walk
 from agent.rehearsal import run_journey
-from agent.runbook import load_runbook
+from agent.runbook import ChannelKind, load_runbook
 from agent.telemetry import by_prometheus_name
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +78,104 @@ def test_every_row_of_the_matrix_has_a_journey() -> None:
     assert {row for row in rows if f"row {row}" in told} == rows
     verdicts = {str(verdict) for verdict in Verdict if verdict is not Verdict.NOTHING}
     assert {verdict for verdict in verdicts if f"verdict {verdict}" in told} == verdicts
+
+
+def test_every_alert_has_a_journey_that_reaches_people_and_tells_them_the_end() -> None:
+    """Each rule, at its severity, calls whom the page names for it, and exactly those are told when it is over."""
+    page = load_runbook(PAGE)
+    unheard = set()
+    for rule in load_rules(FILES).alerts:
+        labels = {name: template.text for name, template in rule.labels.items()}
+        threshold = page.threshold(labels.get("metric", ""))
+        # What has no row of its own goes to the two channels for which the page has an address.
+        wanted = set(threshold.channels) if threshold else {ChannelKind.PAGERDUTY, ChannelKind.SLACK}
+        stories = [
+            (story.channels("trigger", rule.name, labels["severity"]), story.channels("resolve", rule.name))
+            for story in told()
+        ]
+        if (wanted, wanted) not in stories:
+            unheard.add(f"{rule.name} ({labels['severity']})")
+    assert unheard == {"Watchdog (none)"}, "the watchdog alone calls nobody"
+
+
+def test_the_watchdog_has_a_journey_with_its_heartbeat() -> None:
+    """It goes with the rules' evaluation, and comes back with it."""
+    beats = [each.expected for journey in JOURNEYS for each in played(journey) if each.kind == "heartbeat"]
+    assert beats == ["on", "off", "on"]
+
+
+def test_only_alerts_of_the_matrix_are_decided_upon() -> None:
+    """Every other alert has a journey without one of them, and there nothing is decided and nothing recovered."""
+    alerts = load_rules(FILES).alerts
+    matrix = {rule.name for rule in alerts if "matrix" in rule.labels}
+    elsewhere = [story for story in told() if story.file.name != "decision-matrix.journey.yaml"]
+    quiet = [story for story in elsewhere if not story.rules & matrix]
+    assert frozenset[str]().union(*(story.rules for story in quiet)) == {rule.name for rule in alerts} - matrix - {
+        "Watchdog"
+    }
+    for story in quiet:
+        said = {(each.kind, each.expected) for each in played(story.file) if each.test == story.name}
+        assert {each for each in said if each[0] in ("decided", "recovery")} == {
+            ("decided", "nothing"),
+            ("recovery", "none"),
+        }, story.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One notice that a journey expects, and that came."""
+
+    channel: ChannelKind
+    kind: str
+    severity: str
+    rules: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What people are told in one journey."""
+
+    file: Path
+    name: str
+    notices: tuple[Told, ...]
+
+    @property
+    def rules(self) -> frozenset[str]:
+        return frozenset[str]().union(*(notice.rules for notice in self.notices))
+
+    def channels(self, kind: str, rule: str, severity: str = "") -> set[ChannelKind]:
+        """Those that got a notice of this kind about ``rule``."""
+        return {
+            notice.channel
+            for notice in self.notices
+            if notice.kind == kind and rule in notice.rules and severity in ("", notice.severity)
+        }
+
+
+@cache
+def told() -> tuple[Story, ...]:
+    """The journeys, each with the notices that it names by channel, kind, severity and rules."""
+    stories: dict[tuple[Path, str], list[Told]] = {}
+    for journey in JOURNEYS:
+        for each in played(journey):
+            notices = stories.setdefault((journey, each.test), [])
+            if each.kind == "notified" and each.passed:
+                notices.extend(_notices(each.expected))
+    return tuple(Story(file=file, name=name, notices=tuple(found)) for (file, name), found in stories.items())
+
+
+def _notices(expected: str) -> Iterator[Told]:
+    for entry in expected.split("; "):
+        rules = re.search(r"\brules (\w+(?:, [A-Z]\w*)*)", entry)
+        named = {key: re.search(rf"\b{key} (\w+)", entry) for key in ("channel", "kind", "severity")}
+        channel, kind, severity = named["channel"], named["kind"], named["severity"]
+        if rules and channel and kind:
+            yield Told(
+                channel=ChannelKind(channel[1]),
+                kind=kind[1],
+                severity=severity[1] if severity else "",
+                rules=frozenset(rules[1].split(", ")),
+            )
 
 
 def test_every_recording_has_a_script() -> None:
