@@ -7,7 +7,7 @@ writes: a test compares. Used by :mod:`agent.api.prometheus` alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,8 +21,18 @@ _FIRING = frozenset({AlertState.FIRING, AlertState.RECOVERING})
 _HEALTH: Mapping[Health, str] = {Health.UNKNOWN: "unknown", Health.ERROR: "err"}
 
 
-def of_value(value: Value, at: float, limit: int) -> tuple[dict[str, Any], bool]:
-    """A query's result, and whether ``limit`` (0: none) cut it short."""
+def stamp(seconds: float) -> float | int:
+    """Milliseconds at most, and whole seconds without a fraction."""
+    rounded = round(seconds, 3)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def of_value(value: Value, at: float, limit: int, stamp: Callable[[float], Any] = stamp) -> tuple[dict[str, Any], bool]:
+    """A query's result, and whether ``limit`` (0: none) cut it short.
+
+    Args:
+        stamp: what a moment is written as.
+    """
     match value:
         case Vector():
             elements = value.elements[: limit or None]
@@ -49,13 +59,7 @@ def of_value(value: Value, at: float, limit: int) -> tuple[dict[str, Any], bool]
             return {"resultType": "string", "result": [stamp(at), value.value]}, False
 
 
-def stamp(seconds: float) -> float | int:
-    """Milliseconds at most, and whole seconds without a fraction."""
-    rounded = round(seconds, 3)
-    return int(rounded) if rounded == int(rounded) else rounded
-
-
-def of_exemplars(labels: Labels, exemplars: list[Exemplar]) -> dict[str, Any]:
+def of_exemplars(labels: Labels, exemplars: list[Exemplar], stamp: Callable[[float], Any] = stamp) -> dict[str, Any]:
     """A series and the operations that are known by their trace."""
     return {
         "seriesLabels": dict(labels),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from agent import __version__
@@ -16,19 +16,13 @@ _OF_PERMANENT = {PermanentReason.NOT_FOUND: 404, PermanentReason.CONFLICT: 409}
 
 def create_app(sources: Sources) -> FastAPI:
     """The HTTP application of one daemon."""
-    return _app(*(part.router(sources) for part in (status, health, prometheus, control)))
+    parts = (part.router(sources) for part in (status, health, prometheus, control))
+    return _app(*parts, health.probes(sources.alive))
 
 
 def create_query_app(queried: Queried) -> FastAPI:
     """Prometheus's read API alone, over whatever answers it; ``/-/healthy`` says that it is there."""
-    routes = APIRouter()
-
-    @routes.get("/-/healthy")
-    @routes.get("/-/ready")
-    def there() -> PlainTextResponse:
-        return PlainTextResponse("runbookd is healthy.\n")
-
-    return _app(prometheus.router(queried), routes)
+    return _app(prometheus.router(queried), health.probes(lambda: True))
 
 
 def _app(*routers: APIRouter) -> FastAPI:

@@ -15,8 +15,8 @@ import orjson
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
-from agent.api.answers import number, of_value, stamp
-from agent.promql import Matrix, Series, Value
+from agent.api.answers import number, of_value
+from agent.promql import Matrix, Series, Value, Vector
 
 _SERIES_AT_ONCE = 256
 # Where orjson writes the shortest digits without an exponent, as Prometheus does.
@@ -33,14 +33,20 @@ class JsonResponse(Response):
         return orjson.dumps(content)
 
 
+def stamp(seconds: float) -> orjson.Fragment:
+    """A sample's moment in Prometheus's writing: whole seconds, or three digits behind the point, never ``1.5``."""
+    return orjson.Fragment(_stamp(seconds).encode())
+
+
 def data_of_value(value: Value, at: float, limit: int, give_way: Callable[[], None] = lambda: None) -> tuple[Any, bool]:
-    """As :func:`agent.api.answers.of_value`, with a matrix as a fragment for :class:`JsonResponse`.
+    """As :func:`agent.api.answers.of_value`, with moments and a matrix as fragments for :class:`JsonResponse`.
 
     Args:
         give_way: called for every series; may wait for somebody who is in more of a hurry.
     """
     if not isinstance(value, Matrix):
-        return of_value(value, at, limit)
+        # A scalar's and a string's moment has as many digits as it needs, in Prometheus as in ours.
+        return of_value(value, at, limit, stamp) if isinstance(value, Vector) else of_value(value, at, limit)
     series = value.series[: limit or None]
     result = orjson.Fragment(b"[" + b",".join(_written(series, give_way)) + b"]")
     return {"resultType": "matrix", "result": result}, len(series) < len(value.series)
@@ -75,6 +81,12 @@ def _numbers(values: NDArray[np.float64], *, plain: bool) -> list[bytes]:
     return (text[1:-1] + b",").replace(b".0,", b",").split(b",")[:-1]
 
 
+def _stamp(seconds: float) -> str:
+    whole, millis = divmod(abs(round(seconds * 1000)), 1000)
+    sign = "-" if seconds < 0 and (whole or millis) else ""
+    return f"{sign}{whole}.{millis:03}" if millis else f"{sign}{whole}"
+
+
 class _Templates:
     """``[1,"%b"],[2,"%b"]`` for the timestamps 1 and 2; nearly all series of an answer have the same."""
 
@@ -94,5 +106,5 @@ class _Templates:
     def _sample(self, moment: float) -> str:
         text = self._stamps.get(moment)
         if text is None:
-            text = self._stamps[moment] = f'[{stamp(moment)},"%b"]'
+            text = self._stamps[moment] = f'[{_stamp(moment)},"%b"]'
         return text

@@ -1,14 +1,34 @@
-"""Is it alive, is it ready, how is the database: for load balancers, for the page's readers, for Prometheus."""
+"""Is it alive, is it ready, how is the database: for load balancers, for the page's readers, for Prometheus's users."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from agent.api.sources import Sources
 from agent.telemetry.exposition import text_of
+
+
+def probes(alive: Callable[[], bool]) -> APIRouter:
+    """Prometheus's own two addresses, by GET and HEAD, for checks that were written for a Prometheus.
+
+    https://prometheus.io/docs/prometheus/latest/management_api/. Its first always says 200. Ours doesn't while the rule
+    loop stands still: whoever asks this way would otherwise not hear of it. The second says that queries are answered.
+    """
+    routes = APIRouter()
+
+    def healthy() -> PlainTextResponse:
+        return _said("healthy") if alive() else _said("stalled", status=503)
+
+    def ready() -> PlainTextResponse:
+        return _said("ready")
+
+    for path, answer in (("/-/healthy", healthy), ("/-/ready", ready)):
+        routes.add_api_route(path, answer, methods=["GET", "HEAD"])
+    return routes
 
 
 def router(sources: Sources) -> APIRouter:
@@ -52,3 +72,7 @@ def router(sources: Sources) -> APIRouter:
         return Response(text, headers={"Content-Type": kind})
 
     return routes
+
+
+def _said(what: str, *, status: int = 200) -> PlainTextResponse:
+    return PlainTextResponse(f"runbookd is {what}.\n", status_code=status)

@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from agent import __version__
 from agent.alerting import AlertRule, RuleStatus
 from agent.api.answers import TRUNCATED, of_alert, of_exemplars, of_group
-from agent.api.encoding import JsonResponse, data_of_value
+from agent.api.encoding import JsonResponse, data_of_value, stamp
 from agent.api.parameters import ApiError, Arguments, arguments_of, bad_data, label_name
 from agent.api.sources import Queried
 from agent.faults import RunbookdError, Transient
@@ -153,7 +153,7 @@ class _Questions:
                 kept = found.setdefault(labels, [])
                 if exemplar.timestamp <= end and exemplar not in kept:
                     kept.append(exemplar)
-        return Outcome([of_exemplars(labels, found[labels]) for labels in sorted(found) if found[labels]])
+        return Outcome([of_exemplars(labels, found[labels], stamp) for labels in sorted(found) if found[labels]])
 
     def series(self, arguments: Arguments) -> Outcome:
         found = sorted(self._matching(arguments, required=True))

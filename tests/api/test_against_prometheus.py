@@ -7,6 +7,7 @@ go to both. Messages may differ in words; everything a program looks at may not.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -296,6 +297,80 @@ def test_what_is_right_is_answered_alike(both: Both, path: str, parameters: dict
     """The same data, to the letter."""
     ours, theirs = both.ask("GET", path, **parameters)
     assert _told(ours) == _told(theirs)
+
+
+def test_answers_are_the_same_bytes(both: Both) -> None:
+    """Order of keys, blanks, digits of numbers and moments: a reader that doesn't parse JSON sees no difference.
+
+    What is left out differs by nature: exemplars, rules and alerts hold moments of each server's own evaluations (those
+    of Prometheus in nanoseconds) and how long they took; the sorting of an instant vector of several elements is left
+    open by Prometheus; it writes <, > and & in a label's value as \\u003c and so on, the same JSON value.
+    """
+    known: dict[str, Any] = {"match[]": "runbook_threshold", "start": both.begin, "end": both.end}
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        *(("GET", path, parameters) for path, parameters in RIGHT),
+        *(("GET", path, known) for path in ("/series", "/labels", "/label/metric/values")),
+        *(("POST", path, known) for path in ("/series", "/labels")),
+    ]
+    for query in QUERIES:
+        if not query.startswith("ALERTS"):
+            asked.extend((method, "/query", {"query": query, "time": both.end - 0.25}) for method in ("GET", "POST"))
+        if query[0] != '"' and not query.startswith("ALERTS"):
+            span = {"query": query, "start": both.begin, "end": both.end - 0.25}
+            asked.extend(("GET", "/query_range", {**span, "step": step}) for step in ("1", "0.05", "2s"))
+    for method, path, parameters in asked:
+        ours, theirs = both.ask(method, path, **parameters)
+        what = (method, path, parameters)
+        assert (ours.status_code, ours.headers["content-type"]) == (200, theirs.headers["content-type"]), what
+        if (
+            path == "/query"
+            and len(theirs.json()["data"]["result"]) > 1
+            and theirs.json()["data"]["resultType"] == "vector"
+        ):
+            assert sorted(_elements(ours.content)) == sorted(_elements(theirs.content)), what
+        else:
+            assert ours.content == theirs.content, what
+
+
+def _elements(vector: bytes) -> list[bytes]:
+    """The elements of an instant vector, as they were written, with the envelope as the first."""
+    head, _, body = vector.partition(b'"result":[')
+    return [head, *body.removesuffix(b"]}}").removeprefix(b"{").removesuffix(b"}").split(b"},{")]
+
+
+@pytest.mark.parametrize(("path", "parameters"), WRONG, ids=lambda value: str(value))
+def test_errors_are_the_same_bytes_but_for_their_words(both: Both, path: str, parameters: dict[str, Any]) -> None:
+    """Status, header, order of keys and error type; the words are ours, because they go on to say what to do."""
+    ours, theirs = both.ask("GET", path, **parameters)
+    assert (ours.status_code, ours.headers["content-type"]) == (theirs.status_code, theirs.headers["content-type"])
+    assert _without_words(ours) == _without_words(theirs)
+
+
+def _without_words(answer: httpx.Response) -> bytes:
+    words = re.search(rb'"error":("(?:[^"\\]|\\.)+")', answer.content)
+    assert words is not None
+    return answer.content.replace(words[1], b'"words"')
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
+def test_probes_of_a_prometheus_are_answered(both: Both, path: str, method: str) -> None:
+    """The same status and kind of text, in a name of our own; HEAD has no body."""
+    ours, theirs = (httpx.request(method, f"{base}{path}", timeout=10.0) for base in (both.ours, both.theirs))
+    assert ours.status_code == theirs.status_code == 200
+    assert ours.text == theirs.text.replace("Prometheus Server is Healthy", "runbookd is healthy").replace(
+        "Prometheus Server is Ready", "runbookd is ready"
+    )
+    if method == "GET":
+        assert ours.headers["content-type"] == theirs.headers["content-type"]
+
+
+def test_addresses_that_are_not_there_have_the_same_status(both: Both) -> None:
+    """Unknown ones are 404, other methods 405; Prometheus says so in plain text, we in JSON with a hint."""
+    for method, path in (("GET", "/nothing"), ("POST", "/label/level/values"), ("DELETE", "/query")):
+        ours, theirs = both.ask(method, path)
+        assert ours.status_code == theirs.status_code
+        assert ours.json()["hint"]
 
 
 def test_series_and_labels_of_a_time_that_both_know(both: Both) -> None:

@@ -20,6 +20,16 @@ def test_healthz_follows_the_rule_loop(world: World) -> None:
     assert (answer.status_code, answer.json()) == (503, {"status": "stalled"})
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_probes_for_a_prometheus_hear_of_a_loop_that_stalls(world: World, method: str) -> None:
+    """As in Prometheus while all is well; a stalled rule loop is not healthy, and queries are answered all the same."""
+    for stalled, code in ((False, 200), (True, 503)):
+        world.bodies.alive = not stalled
+        world.bodies.problems = {"probe database": "no answer"} if stalled else {}
+        assert world.client.request(method, "/-/healthy").status_code == code
+        assert world.client.request(method, "/-/ready").status_code == 200
+
+
 def test_readyz_names_what_is_not_ready(world: World) -> None:
     """The body tells a person which part is wrong."""
     assert world.client.get("/readyz").json() == {"status": "ready", "problems": {}}
