@@ -160,8 +160,11 @@ def _first_reaching(counts: Floats, rank: Floats) -> Indices:
 
 def _monotonic(counts: Floats) -> tuple[Floats, Bools]:
     """``counts`` with tiny differences levelled and every decrease removed, and the steps that had one."""
-    fixed = counts.copy()
     forced = np.zeros(counts.shape[1], dtype=np.bool_)
+    below, above = counts[:-1], counts[1:]
+    if ((below == above) | ((below < above) & ~_nearly_equal(below, above))).all():
+        return counts, forced  # as nearly every histogram is; row by row took twelve times as long
+    fixed = counts.copy()
     level = fixed[0]
     for row in range(1, len(fixed)):
         here = fixed[row]
