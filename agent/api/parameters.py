@@ -20,7 +20,10 @@ from agent.promql import Plan, Select, compile_expression
 from agent.samples import Matcher
 
 _LARGEST_FORM = 1 << 20
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+# Prometheus's value encoding of names that are no words.
+_ESCAPED = "U__"
+_ESCAPE = re.compile(r"_(?:_|([0-9a-fA-F]{1,5})_)")
+_ENCODED = re.compile(rf"(?:[a-zA-Z0-9:]|{_ESCAPE.pattern})*")
 
 
 class ApiError(Exception):
@@ -132,10 +135,22 @@ async def arguments_of(request: Request) -> Arguments:
 
 
 def label_name(name: str) -> str:
-    """A label's name from the address."""
-    if not _LABEL_NAME.fullmatch(name):
+    """A label's name from the address: as in Prometheus 3 any text, plain or escaped (``U__`` before it)."""
+    name = _unescaped(name) if name.startswith(_ESCAPED) else name
+    if not name:
         raise ApiError(400, "bad_data", f'invalid label name: "{name}"')
     return name
+
+
+def _unescaped(name: str) -> str:
+    """``name`` by Prometheus's value encoding: ``__`` is an underscore, ``_2d_`` the character 0x2d.
+
+    What isn't encoded so stands for itself, as it does there.
+    """
+    text = name.removeprefix(_ESCAPED)
+    if not _ENCODED.fullmatch(text):
+        return name
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "_", text)
 
 
 async def _form(request: Request) -> str:

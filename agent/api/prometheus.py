@@ -166,7 +166,7 @@ class _Questions:
         return _limited(sorted({name for labels in self._matching(arguments) for name, _ in labels}), arguments)
 
     def label_values(self, name: str, arguments: Arguments) -> Outcome:
-        label_name(name)
+        name = label_name(name)
         if not arguments.all("match[]"):
             arguments.span()
             return _limited(self._sources.store.label_values(name), arguments)

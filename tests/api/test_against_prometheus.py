@@ -258,7 +258,6 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/series", {"match[]": "x", "start": "soon"}),
     ("/labels", {"match[]": '{a=~".*"}'}),
     ("/labels", {"start": "soon"}),
-    ("/label/no-name/values", {}),
     ("/label/level/values", {"match[]": "1"}),
     ("/rules", {"type": "other"}),
     ("/query_exemplars", {"query": "1 +"}),

@@ -109,6 +109,18 @@ def test_series_are_found_in_the_time_asked_for(world: World) -> None:
     assert world.get("/api/v1/label/__name__/values", match=match, start=world.at(550)) == ["always", "late"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("tenant.id", ["7"]), ("U__tenant_2e_id", ["7"]), ("straße", ["9"]), ("U__stra_df_e", ["9"]), ("U__a__b", ["8"]),
+     ("U___d800_", []), ("U__a_b", ["1"]), ("no-name", [])],
+)  # fmt: skip
+def test_a_labels_name_may_be_any_text(world: World, name: str, values: list[str]) -> None:
+    """Plain or in Prometheus's value encoding, which Grafana uses for names that are no words."""
+    labels = {"tenant.id": "7", "a_b": "8", "straße": "9", "U__a_b": "1"}
+    world.store.ingest("many", world.at(0), [Sample(labels_of("n", labels), 1.0)])
+    assert world.get(f"/api/v1/label/{name}/values") == values
+
+
 def test_a_time_without_a_date_means_now(world: World) -> None:
     """A query without ``time`` is evaluated at the daemon's now."""
     world.clock.advance(90)
