@@ -156,6 +156,10 @@ class _Opened:
         self._stack.close()
 
 
+RECOVERING = frozenset({"restore", "undo"})
+"""Operations that a rollback waits for, within the page's budget."""
+
+
 def operations_of(settings: Settings, telemetry: Telemetry) -> Mapping[str, Operation]:
     """The operations by the names that assignments use."""
     operations = Operations(settings, telemetry)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.daemon.operations import operations_of
+from agent.daemon.operations import RECOVERING, operations_of
 from agent.scheduling import Assignment, Operation, serve
 from agent.settings import load_settings
 from agent.telemetry import Telemetry, start_logging, start_telemetry
@@ -21,7 +21,7 @@ def _operations(assignment: Assignment, telemetry: Telemetry) -> Mapping[str, Op
 def main() -> int:
     """Serve one operation; returns the exit code."""
     start_logging()
-    return serve(_operations, telemetry=start_telemetry("worker"))
+    return serve(_operations, telemetry=start_telemetry("worker"), urgent=RECOVERING)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class Evaluation:
         if root.kind is Kind.SCALAR:
             return [Element((), float(self._scalar(root)[0]))]
         block = self._vector(root)
-        rows = np.flatnonzero(block.present[:, 0])
+        rows = block.present[:, 0].nonzero()[0]
         values = block.values[:, 0]
         if isinstance(root, Call) and root.function in ("sort", "sort_desc"):
             rows = _in_order(rows, values, descending=root.function == "sort_desc")

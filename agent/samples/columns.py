@@ -10,8 +10,10 @@ are the same thing, because a source that was read and did not return a series h
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -287,7 +289,7 @@ class ColumnView:
             self.times = pieces[0].times
         else:
             self.times = np.concatenate([piece.times for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
-        self._starts = np.cumsum([0, *(len(piece.times) for piece in pieces)])
+        self._starts = list(accumulate((len(piece.times) for piece in pieces), initial=0))
 
     @classmethod
     def of(cls, times: Millis, values: Floats, there: Bools) -> ColumnView:
@@ -309,6 +311,10 @@ class ColumnView:
         """The given rows (in any order) of the given columns, absent cells included."""
         if len(self._pieces) == 1:
             return _take(self._pieces[0], rows, columns)
+        if len(rows) == 1:  # a rule's look: it lies in one piece, and there is nothing to put together
+            place = bisect_right(self._starts, int(rows[0])) - 1
+            if 0 <= place < len(self._pieces):
+                return _take(self._pieces[place], rows - self._starts[place], columns)
         found = np.full((len(rows), len(columns)), ABSENT)
         for piece, start in zip(self._pieces, self._starts[:-1], strict=True):
             inside = np.flatnonzero((rows >= start) & (rows < start + len(piece.times)))

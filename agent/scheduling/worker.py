@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TextIO
 
@@ -30,6 +30,8 @@ from agent.telemetry import Progress, ProgressSink, Telemetry, continued_trace
 
 _REPORT_INTERVAL_S = 1.0
 _PROGRESS_INTERVAL_S = 0.1
+# Of a processor that others want too, a tenth: a backup may take longer, a look at the rules may not.
+_BACKGROUND = 10
 _log = logging.getLogger(__name__)
 
 
@@ -97,6 +99,7 @@ def serve(
     operations: Callable[[Assignment, Telemetry], Mapping[str, Operation]],
     *,
     telemetry: Telemetry,
+    urgent: Container[str] = (),
     stdin: TextIO | None = None,
     stdout: TextIO | None = None,
 ) -> int:
@@ -104,6 +107,7 @@ def serve(
 
     Args:
         operations: builds the operations by name once the assignment (and so the settings file) is known.
+        urgent: operations that have a budget of time; all others leave the processor to the rule loop.
     """
     lines = stdin or sys.stdin
     pipe = _Pipe(stdout or sys.stdout)
@@ -111,6 +115,8 @@ def serve(
     if not first:
         return 2
     assignment = Assignment.from_line(first)
+    if assignment.operation not in urgent:
+        os.nice(_BACKGROUND)
     cancelled = threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: cancelled.set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,13 @@ def test_an_error_comes_back_as_the_same_error(supervisor: Supervisor) -> None:
     with pytest.raises(Refused, match="somebody holds it: release it") as caught:
         supervisor.run("refuse")
     assert caught.value.reason is RefusedReason.HELD
+
+
+def test_what_is_in_no_hurry_leaves_the_processor_to_the_rules(supervisor: Supervisor) -> None:
+    """A backup has a lower priority than the daemon; what a rollback waits for has the daemon's own."""
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert supervisor.run("urgent") == {"nice": ours}
+    assert supervisor.run("priority") == {"nice": min(19, ours + 10)}
 
 
 def test_a_bug_is_reported(supervisor: Supervisor) -> None:

@@ -40,9 +40,21 @@ def wait_for_cancel(context: OperationContext) -> None:
     raise Permanent(PermanentReason.CANCELLED, "stopped at a safe point")
 
 
+def priority(_: OperationContext) -> dict[str, int]:
+    return {"nice": os.getpriority(os.PRIO_PROCESS, 0)}
+
+
 def operations(_: Assignment, __: Telemetry) -> Mapping[str, Operation]:
-    return {"count": count, "refuse": refuse, "crash": crash, "bug": bug, "wait": wait_for_cancel}
+    return {
+        "count": count,
+        "refuse": refuse,
+        "crash": crash,
+        "bug": bug,
+        "wait": wait_for_cancel,
+        "priority": priority,
+        "urgent": priority,
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(serve(operations, telemetry=quiet_telemetry()))
+    sys.exit(serve(operations, telemetry=quiet_telemetry(), urgent={"urgent"}))
