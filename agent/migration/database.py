@@ -17,6 +17,8 @@ from agent.firestore import (
     WriteOutcome,
 )
 
+_PAGE = 300
+
 
 class Database(Protocol):
     """What a migration asks of a Firestore; the promise is :class:`agent.firestore.Firestore`'s."""
@@ -45,3 +47,15 @@ class Database(Protocol):
         parallel: int = ...,
     ) -> Iterable[WriteOutcome]:
         """One outcome for each write."""
+
+
+def in_pages(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
+    """``documents`` in lists of as many as one :meth:`Database.get` asks for at once, the last one shorter."""
+    page: list[RawDocument] = []
+    for raw in documents:
+        page.append(raw)
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    if page:
+        yield page

@@ -22,7 +22,7 @@ from agent.firestore import (
     WriteState,
 )
 from agent.migration.changes import NO_DIGEST, PlannedChange, changes_of, digest_of
-from agent.migration.database import Database
+from agent.migration.database import Database, in_pages
 from agent.migration.definition import Definition
 from agent.migration.journal import SetAside
 from agent.migration.runs import RunRecord
@@ -32,7 +32,6 @@ from agent.telemetry import Progress, ProgressSink
 WINDOW = timedelta(minutes=55)
 """How long after the run began this is tried: Firestore's hour, less what reading takes."""
 
-_AT_ONCE = 300
 _KEPT = "differs from what the migration writes: somebody else has written it since"
 
 
@@ -86,7 +85,7 @@ class _Rescue:
         for part in self._record.collections:
             scope = CollectionGroup(id=part.collection)
             before = self._database.documents(scope, self._record.pre_read_time)
-            for page in _pages(before):
+            for page in in_pages(before):
                 if self._cancelled():
                     raise Permanent(PermanentReason.CANCELLED, f"the undo of {self._record.id} was stopped")
                 self._take_back(page)
@@ -151,14 +150,3 @@ def _is(own: PlannedChange | None, now: RawDocument | None) -> bool:
     if own is None:
         return False
     return digest_of(now) == (NO_DIGEST if own.write.kind is WriteKind.DELETE else own.intent.digest)
-
-
-def _pages(documents: Iterator[RawDocument]) -> Iterator[list[RawDocument]]:
-    page: list[RawDocument] = []
-    for raw in documents:
-        page.append(raw)
-        if len(page) == _AT_ONCE:
-            yield page
-            page = []
-    if page:
-        yield page

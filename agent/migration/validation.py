@@ -10,14 +10,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import RawDocument
 from agent.migration.changes import to_document
-from agent.migration.database import Database
+from agent.migration.database import Database, in_pages
 from agent.migration.definition import Definition, raised_at
 from agent.migration.document import Document
 from agent.migration.journal import Action, Intent, ScanRange, State
@@ -28,7 +28,6 @@ from agent.migration.run import RunSettings, scan
 from agent.telemetry import Progress, ProgressSink
 
 _LISTED = 20
-_AT_ONCE = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +157,7 @@ class _Validation:
     def scan(self, place: ScanRange, tally: _Tally) -> None:
         """Every document of a collection by itself."""
         documents = scan(self._database, place, after="", repin_after=self._settings.repin_after, clock=self._clock)
-        for page in _pages(documents):
+        for page in in_pages(documents):
             self._go_on()
             for raw in page:
                 document = to_document(raw, self._database.address)
@@ -295,14 +294,3 @@ def _drawn(intents: Sequence[tuple[int, Intent]], share: float, place: IntentFra
 def _same(before: float, after: float) -> bool:
     """Whole numbers exactly; sums of others up to what adding them in another order may change."""
     return before == after or abs(before - after) <= 1e-9 * max(abs(before), abs(after))
-
-
-def _pages(documents: Iterator[RawDocument]) -> Iterator[list[RawDocument]]:
-    page: list[RawDocument] = []
-    for raw in documents:
-        page.append(raw)
-        if len(page) == _AT_ONCE:
-            yield page
-            page = []
-    if page:
-        yield page
