@@ -12,7 +12,7 @@ from agent.backup.history import Attempt, BackupHistory, Outcome, consecutive_fa
 from agent.backup.manifest import BackupType, Manifest, Tally
 from agent.backup.ports import Database, Reader
 from agent.backup.records import Interrupted
-from agent.backup.restore import Change, ChangeSink, RestoreReport
+from agent.backup.restore import Change, ChangeSink, Left, LeftSink, RestoreReport
 from agent.backup.retention import Candidate, CandidateCopy, Verdict, Why, decide_retention
 from agent.backup.scratch import sandbox_scratch
 from agent.backup.segments import Compression
@@ -36,6 +36,8 @@ __all__ = [
     "Database",
     "Interrupted",
     "Keyring",
+    "Left",
+    "LeftSink",
     "Manifest",
     "Outcome",
     "Reader",

@@ -20,9 +20,11 @@ from agent.backup.ports import Database
 from agent.backup.records import Interrupted
 from agent.backup.restore import (
     ChangeSink,
+    LeftSink,
     Recipe,
     RestoreReport,
     ignore_changes,
+    ignore_left,
     plan_restore,
     restore_backup,
 )
@@ -347,6 +349,7 @@ class Backups:
         collections: Sequence[str] | None = None,
         to: Database | None = None,
         on_change: ChangeSink = ignore_changes,
+        on_left: LeftSink = ignore_left,
         progress: ProgressSink = ignore_progress,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> RestoreReport:
@@ -361,6 +364,7 @@ class Backups:
             collections: collection ids to restore, wherever they occur; everything by default.
             to: another database than the one backed up.
             on_change: told of every planned change.
+            on_left: told of every document that is left as it is.
 
         Raises:
             Permanent: ``CORRUPT``: a file is damaged in every storage, named, with the next best backup in the hint;
@@ -387,6 +391,7 @@ class Backups:
                         reader=database,
                         clock=self._clock,
                         on_change=on_change,
+                        on_left=on_left,
                         progress=renewing,
                         cancelled=cancelled,
                     )
@@ -397,6 +402,7 @@ class Backups:
                     database=database,
                     clock=self._clock,
                     on_change=on_change,
+                    on_left=on_left,
                     progress=renewing,
                     cancelled=cancelled,
                 )

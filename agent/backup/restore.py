@@ -55,6 +55,32 @@ def ignore_changes(_: Change, __: str) -> None:
     """A sink for callers that don't print the plan."""
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A document that a restore left as it is.
+
+    Args:
+        path: its relative name.
+        why: why the planned change was not made; empty for a document that the backup does not have.
+    """
+
+    path: str
+    why: str = ""
+
+    @property
+    def extra(self) -> bool:
+        """Whether it is none of the backup's documents."""
+        return not self.why
+
+
+LeftSink = Callable[[Left], None]
+"""Told of every document that is left as it is, of which the report names a hundred and counts the rest."""
+
+
+def ignore_left(_: Left) -> None:
+    """A sink for callers to whom the report says enough."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to restore.
@@ -121,6 +147,7 @@ class _Plan:
 
     recipe: Recipe
     on_change: ChangeSink
+    on_left: LeftSink
     progress: ProgressSink
     cancelled: Callable[[], bool]
     total: int
@@ -174,6 +201,7 @@ class _Plan:
         path = reader.address.relative(current.name)
         if not self.recipe.delete_extra or path == UNTOUCHED:
             self.extra += 1
+            self.on_left(Left(path))
             return None
         self._note(Change.DELETE, path, b"")
         return PlannedWrite(name=current.name, kind=WriteKind.DELETE, precondition=MustExistAt(current.update_time))
@@ -217,12 +245,13 @@ def plan_restore(
     reader: Reader,
     clock: Clock,
     on_change: ChangeSink = ignore_changes,
+    on_left: LeftSink = ignore_left,
     progress: ProgressSink = ignore_progress,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> RestoreReport:
     """What restoring would change now, document by document; nothing is written."""
     began = clock.monotonic()
-    plan = _plan(chain, recipe, on_change, progress, cancelled)
+    plan = _plan(chain, recipe, on_change, on_left, progress, cancelled)
     for _ in plan.changes(chain, reader):
         pass
     return plan.result(chain, reader, dry_run=True, seconds=clock.monotonic() - began)
@@ -235,6 +264,7 @@ def restore_backup(
     database: Database,
     clock: Clock,
     on_change: ChangeSink = ignore_changes,
+    on_left: LeftSink = ignore_left,
     progress: ProgressSink = ignore_progress,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> RestoreReport:
@@ -245,7 +275,7 @@ def restore_backup(
         RunbookdError: as the database raised it. What was written stays; restoring again goes on.
     """
     began = clock.monotonic()
-    plan = _plan(chain, recipe, on_change, progress, cancelled)
+    plan = _plan(chain, recipe, on_change, on_left, progress, cancelled)
     applied = conflicts = failed = 0
     unresolved: list[str] = []
     for outcome in database.write(plan.changes(chain, database), origin="restore"):
@@ -257,9 +287,10 @@ def restore_backup(
                 conflicts += 1
             case WriteState.REJECTED | WriteState.FAILED:
                 failed += 1
+        left = Left(database.address.relative(outcome.name), outcome.message or str(outcome.reason))
+        on_left(left)
         if len(unresolved) < _LISTED:
-            path = database.address.relative(outcome.name)
-            unresolved.append(f"{path}: {outcome.message or outcome.reason}")
+            unresolved.append(f"{left.path}: {left.why}")
     report = plan.result(chain, database, dry_run=False, seconds=clock.monotonic() - began)
     return replace(report, applied=applied, conflicts=conflicts, failed=failed, unresolved=tuple(unresolved))
 
@@ -268,6 +299,7 @@ def _plan(
     chain: Chain,
     recipe: Recipe,
     on_change: ChangeSink,
+    on_left: LeftSink,
     progress: ProgressSink,
     cancelled: Callable[[], bool],
 ) -> _Plan:
@@ -286,6 +318,7 @@ def _plan(
     return _Plan(
         recipe=recipe,
         on_change=on_change,
+        on_left=on_left,
         progress=progress,
         cancelled=cancelled,
         total=chain.newest.total_documents,

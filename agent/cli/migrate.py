@@ -19,6 +19,8 @@ from agent.migration.reports import dry_run_text
 from agent.runbook import parse_duration
 
 app = typer.Typer(help="Plan, run, resume, validate and undo migrations.")
+_NAMED = 20
+"""Documents of one kind that the terminal names; the reports name more."""
 
 Name = Annotated[str, typer.Argument(help="A migration's name or number, e.g. 0001_schema_version.")]
 Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help="The latest by default.")]
@@ -212,8 +214,11 @@ def undo(
             f"{report.record.id} undone: {report.findings.undone:,} documents in {report.seconds:.1f} s, "
             f"{report.findings.verified:,} read back and found as before"
         )
-        for kept in report.findings.kept[:20]:
+        for kept in report.findings.kept[:_NAMED]:
             err.print(f"[yellow]kept[/] {kept.name}: {kept.why}")
+        more = len(report.findings.kept) + report.findings.unlisted - _NAMED
+        if more > 0:
+            err.print(f"[yellow]kept[/] and {more:,} more, see the report of the undo")
     if report.findings.kept:
         stop(EXIT_CONFLICTS)
 

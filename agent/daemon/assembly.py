@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from agent import __version__
-from agent.backup import Backups, BackupType, Keyring, read_keys
+from agent.backup import Backups, BackupType, Keyring, Left, read_keys
 from agent.backup.scratch import sandbox_scratch
 from agent.clock import Clock, SystemClock
 from agent.faults import Misconfigured, MisconfiguredReason, Permanent, PermanentReason
@@ -296,18 +296,26 @@ class LastBackup:
         Raises:
             Permanent: TOO_MANY_FAILURES if documents could not be written; the same call goes on.
         """
-        report = self._backups.restore(backup, collections=collections, progress=progress, cancelled=cancelled)
+        kept: list[SetAside] = []
+        extra: set[str] = set()
+
+        def left(document: Left) -> None:
+            if document.extra:
+                extra.add(document.path)
+            else:
+                collection = document.path.split("/")[-2]
+                kept.append(SetAside(name=document.path, collection=collection, why=document.why))
+
+        report = self._backups.restore(
+            backup, collections=collections, on_left=left, progress=progress, cancelled=cancelled
+        )
         if report.failed:
             raise Permanent(
                 PermanentReason.TOO_MANY_FAILURES,
                 f"{report.failed:,} documents of {backup} could not be written back",
                 hint="do the same again: it goes on where it stopped",
             )
-        kept = tuple(
-            SetAside(name=name, collection=name.split("/")[-2], why=why)
-            for name, _, why in (text.partition(": ") for text in report.unresolved)
-        )
-        return Restored(documents=report.applied, kept=kept, extra=report.extra)
+        return Restored(documents=report.applied, kept=tuple(kept), extra=frozenset(extra))
 
 
 def expected_of(policy: Policy) -> Expected:

@@ -19,6 +19,7 @@ from agent.migration.gates import Gate
 from agent.migration.journal import Counts, SetAside
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
 from agent.migration.plan import Plan
+from agent.migration.putback import BackupSource, Restored
 from agent.migration.rescue import in_reach
 from agent.migration.run import RunFindings, RunSettings
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState, to_json
@@ -26,7 +27,6 @@ from agent.migration.throttle import Band, Load, LoadLimits
 from agent.migration.undo import UndoFindings, UndoSettings
 from agent.migration.validation import ValidatedCollection
 from agent.migration.vitals import LoadFile
-from agent.migration.wayback import BackupSource, Restored
 
 __all__ = [
     "DELETE",

@@ -22,6 +22,7 @@ from agent.migration.dryrun import dry_run
 from agent.migration.facts import Preconditions, RunbookPolicy
 from agent.migration.outcomes import DryRunReport, Listed, RunReport, RunStatus, UndoReport, ValidationReport
 from agent.migration.plan import Plan, in_order
+from agent.migration.putback import BackupSource
 from agent.migration.reports import Reports
 from agent.migration.run import RunSettings
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
@@ -31,7 +32,7 @@ from agent.migration.survey import Survey
 from agent.migration.undo import UndoSettings
 from agent.migration.validation import validate
 from agent.migration.vitals import Vitals, nothing_known
-from agent.migration.wayback import BackupSource, SegmentSource, WayBack, no_copies
+from agent.migration.wayback import SegmentSource, WayBack, no_copies
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
 
 _LOG = logging.getLogger(__name__)
@@ -395,7 +396,7 @@ class Migrations:
                 record, from_backup=from_backup, progress=progress, cancelled=cancelled
             )
             seconds = self._clock.monotonic() - began
-            done = f"{findings.undone:,} documents as before, {findings.merged:,} merged, {len(findings.kept):,} kept"
+            done = f"{findings.undone:,} documents as before, {findings.merged:,} merged, {record.kept:,} kept"
             self._sessions.tell(record.id, Event.UNDO, done)
             self._sessions.note_revision(record)
             self._rates.note("undo", findings.undone, findings.write_seconds, record.id)

@@ -159,10 +159,10 @@ def undo_text(record: RunRecord, findings: UndoFindings, seconds: float, moments
         "",
         f"- {record.undone:,} documents are as they were before; {findings.verified:,} of them were read back",
         f"- {record.merged:,} merged with what their users wrote since",
-        f"- {record.kept:,} kept as their users have them",
+        f"- {record.kept:,} kept as they are",
         "",
     ]
-    lines += _list("Kept", "No document had been changed by somebody else.", findings.kept)
+    lines += _list("Kept", "No document had been changed by somebody else.", findings.kept, findings.unlisted)
     lines += _timeline(moments)
     return "\n".join(lines) + "\n"
 
@@ -200,12 +200,15 @@ def _timeline(moments: Sequence[Moment]) -> list[str]:
     return ["", "## Timeline", "", *(f"- {rfc3339(moment.at)}: {moment.what}" for moment in moments)]
 
 
-def _list(title: str, none: str, documents: Sequence[SetAside]) -> list[str]:
+def _list(title: str, none: str, documents: Sequence[SetAside], unlisted: int = 0) -> list[str]:
+    """A list of documents, and how many more there are, in the JSON report or (``unlisted``) nowhere."""
     if not documents:
         return [none]
     lines = [f"## {title}", "", *(f"- `{item.name}`: {item.why}" for item in documents[:_LISTED])]
     if len(documents) > _LISTED:
         lines.append(f"- and {len(documents) - _LISTED:,} more, listed in the JSON report")
+    if unlisted:
+        lines.append(f"- and {unlisted:,} more of the last kind")
     return lines
 
 

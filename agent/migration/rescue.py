@@ -22,6 +22,7 @@ from agent.firestore import (
     WriteState,
 )
 from agent.migration.changes import NO_DIGEST, PlannedChange, changes_of, digest_of
+from agent.migration.creations import find_creations
 from agent.migration.database import Database, in_pages
 from agent.migration.definition import Definition
 from agent.migration.journal import SetAside
@@ -123,22 +124,21 @@ class _Rescue:
                 before = previous
                 changes = changes_of(self._definition, before, self._database.address)
         if not _is(changes.own, now):
-            if digest_of(now) != digest_of(raw):  # else it is as it was: undone by an earlier attempt
+            if digest_of(now) != digest_of(raw):
                 self._keep(raw.name, _KEPT)
+            else:
+                # As it was: undone by an earlier attempt, which may have ended before it came to what was made of it.
+                yield from self._uncreate(changes_of(self._definition, raw, self._database.address).creates)
             return
         condition = MustExistAt(now.update_time) if now is not None else MustNotExist()
         yield PlannedWrite(name=raw.name, fields=before.fields, precondition=condition)
         yield from self._uncreate(changes.creates)
 
-    def _uncreate(self, creates: Sequence[PlannedChange]) -> Iterator[PlannedWrite]:
-        found = self._database.get([change.write.name for change in creates]) if creates else {}
-        for change in creates:
-            now = found[change.write.name]
-            if now is not None and digest_of(now) == change.intent.digest:
-                condition = MustExistAt(now.update_time)
-                yield PlannedWrite(name=now.name, kind=WriteKind.DELETE, precondition=condition)
-            elif now is not None:
-                self._keep(now.name, _KEPT)
+    def _uncreate(self, creates: Sequence[PlannedChange]) -> Sequence[PlannedWrite]:
+        found = find_creations(self._database, creates, self._record.pre_read_time)
+        for raw in found.changed:
+            self._keep(raw.name, _KEPT)
+        return found.removals
 
     def _keep(self, name: str, why: str) -> None:
         path = self._database.address.relative(name)

@@ -74,7 +74,8 @@ class UndoFindings:
         verified: documents read back and found as they were before the migration.
         write_seconds: spent writing back, reading back not included.
         settled: writes of a killed session whose outcome had to be asked of the database.
-        by_journal: the before-images came from the journal, and not from Firestore's old versions.
+        by_journal: the before-images came from the journal, and not from Firestore's old versions or a backup.
+        unlisted: documents that were kept beside those that ``kept`` names.
     """
 
     undone: int
@@ -84,6 +85,7 @@ class UndoFindings:
     write_seconds: float
     settled: int = 0
     by_journal: bool = True
+    unlisted: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

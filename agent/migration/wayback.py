@@ -3,9 +3,9 @@
 1. The run's journal: exactly what the migration wrote. A damaged or lost one is mended first with the copies of its
    segments in backup storage.
 2. Firestore's own old versions, within the hour (:mod:`agent.migration.rescue`).
-3. The last proven backup of before the run, written as a diff over the run's collections. It can't tell the
-   migration's writes from those of users, so it has to be allowed explicitly; documents that the backup does not have
-   are left alone and listed.
+3. The last proven backup of before the run, written as a diff over the run's collections
+   (:mod:`agent.migration.putback`). It can't tell the migration's writes from those of users, so it has to be allowed
+   explicitly; of the documents that the backup does not have, those go that the migration is seen to have created.
 
 Called by :class:`agent.migration.facade.Migrations`, and so by the command line and by the daemon's rollback.
 """
@@ -18,47 +18,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from agent.clock import Clock, rfc3339
 from agent.faults import Permanent, PermanentReason, Refused, RefusedReason
 from agent.migration.chronicle import Entry, Event
 from agent.migration.database import Database
 from agent.migration.definition import Definition
-from agent.migration.journal import JournalWriter, SetAside
+from agent.migration.journal import JournalWriter
+from agent.migration.putback import BackupSource, put_back
 from agent.migration.replay import Replay, replay
 from agent.migration.rescue import in_reach, undo_by_read_time
 from agent.migration.runs import RunRecord, Runs, RunState
 from agent.migration.undo import UndoFindings, UndoSession, UndoSettings, undo
 from agent.telemetry import ProgressSink, Telemetry
-
-
-@dataclass(frozen=True, kw_only=True)
-class Restored:
-    """What putting a backup back as a diff did.
-
-    Args:
-        documents: written back.
-        kept: left as they are, with the reason: somebody changed them meanwhile, or the database refused.
-        extra: documents that the backup does not have; they were left alone.
-    """
-
-    documents: int
-    kept: tuple[SetAside, ...]
-    extra: int
-
-
-class BackupSource(Protocol):
-    """Backups, as a last way back."""
-
-    def newest(self, before: datetime) -> tuple[str, datetime] | None:
-        """Id and read_time of the newest proven backup from before a moment."""
-
-    def restore(
-        self, backup: str, collections: tuple[str, ...], progress: ProgressSink, cancelled: Callable[[], bool]
-    ) -> Restored:
-        """Write what differs in these collections."""
-
 
 SegmentSource = Callable[[str], Mapping[str, bytes]]
 """Copies of a run's journal segments in backup storage, by file name; empty where there are none."""
@@ -181,27 +153,42 @@ class WayBack:
                 progress=progress,
                 cancelled=cancelled,
             )
-            undone, kept = found.undone, found.kept
+            undone, kept, unlisted = found.undone, found.kept, 0
         else:
             backup, read_time = self._backup(record, definition is not None, from_backup)
             record = self._undoing(record, f"by {backup} of {rfc3339(read_time)}, because {why}")
             assert self.backups is not None
-            names = tuple(part.collection for part in record.collections)
-            restored = self.backups.restore(backup, names, progress, cancelled)
-            undone, kept = restored.documents, restored.kept
-            if restored.extra:
-                self._note(record, f"{restored.extra:,} documents that {backup} does not have were left alone")
+            back = put_back(
+                self.backups,
+                backup,
+                record,
+                definition,
+                database=self.database,
+                progress=progress,
+                cancelled=cancelled,
+            )
+            undone, kept, unlisted = back.restored + back.removed, back.kept, back.unlisted
+            if back.removed:
+                self._note(record, f"{back.removed:,} documents that the migration had created were removed")
+            if back.extra:
+                self._note(record, f"{back.extra:,} documents that {backup} does not have were left alone")
         record = dataclasses.replace(
             record,
             state=RunState.UNDONE,
             undo_finished=self.clock.now(),
             undone=record.undone + undone,
-            kept=len(kept),
+            kept=len(kept) + unlisted,
         )
         self.runs.save(record)
         seconds = self.clock.monotonic() - began
         return record, UndoFindings(
-            undone=undone, merged=0, kept=kept, verified=0, write_seconds=seconds, by_journal=False
+            undone=undone,
+            merged=0,
+            kept=kept,
+            verified=0,
+            write_seconds=seconds,
+            by_journal=False,
+            unlisted=unlisted,
         )
 
     def _backup(self, record: RunRecord, has_definition: bool, allowed: bool) -> tuple[str, datetime]:
