@@ -7,12 +7,13 @@ before-images are needed. Used by resume, undo, validation and reports.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -35,8 +36,10 @@ from agent.migration.journal import (
     segments,
 )
 
-_KINDS = frozenset(Kind)
+_KINDS = {int(kind): kind for kind in Kind}
 _STATES = frozenset(int(state) for state in State)
+_BUFFER = 1 << 16
+"""Bytes of a segment read ahead: a frame is mostly smaller, and of a larger one no more than itself is in memory."""
 _APPLIED, _BACK = int(State.APPLIED), (int(State.UNDONE), int(State.MERGED))
 
 
@@ -102,8 +105,9 @@ def replay(folder: Path) -> Replay:
         raise Permanent(PermanentReason.CORRUPT, f"a segment of the journal in {folder} is missing")
     told = Replay()
     for _, path in found:
-        for kind, offset, payload in _frames(path, told):
-            _take(told, kind, path, offset, payload)
+        with path.open("rb", buffering=_BUFFER) as file:
+            for kind, offset, payload in frames_of(file, path, told):
+                _take(told, kind, path, offset, payload)
     return told
 
 
@@ -115,10 +119,10 @@ def read_intents(place: IntentFrame) -> list[Intent]:
     """
     with place.path.open("rb") as file:
         file.seek(place.offset)
-        data = file.read(FRAME.size + place.length)
-    if _frame_at(data, 0) is None:
+        found = _read_frame(file, FRAME.size + place.length)
+    if found is None:
         raise Permanent(PermanentReason.CORRUPT, f"{place.path} is damaged at byte {place.offset}")
-    payload = memoryview(data)[FRAME.size :]
+    payload = memoryview(found[1])
     last_length = INTENTS.unpack_from(payload)[3]
     body = zstandard.ZstdDecompressor().decompress(payload[INTENTS.size + last_length :])
     intents: list[Intent] = []
@@ -133,30 +137,23 @@ def read_intents(place: IntentFrame) -> list[Intent]:
     return intents
 
 
-def _frame_at(data: bytes | memoryview, at: int) -> tuple[Kind, int] | None:
-    """Kind and payload length of a whole, sound frame at ``at``, or ``None``."""
-    if len(data) - at < FRAME.size:
-        return None
-    magic, kind, length, checksum, start_checksum = FRAME.unpack_from(data, at)
-    payload = memoryview(data)[at + FRAME.size : at + FRAME.size + length]
-    if (
-        magic != MAGIC
-        or kind not in _KINDS
-        or zlib.crc32(memoryview(data)[at : at + 7]) != start_checksum
-        or len(payload) != length
-        or zlib.crc32(payload, kind) != checksum
-    ):
-        return None
-    return Kind(kind), length
+def frames_of(file: BinaryIO, path: Path, told: Replay) -> Iterator[tuple[Kind, int, bytes]]:
+    """Kind, offset and payload of the frames of one segment, one in memory at a time.
 
+    Args:
+        file: the segment. What is appended to it meanwhile is not looked at.
+        path: its name, for the error.
+        told: learns if the end is torn.
 
-def _frames(path: Path, told: Replay) -> Iterator[tuple[Kind, int, memoryview]]:
-    data = path.read_bytes()
-    at = 0
-    while at < len(data):
-        found = _frame_at(data, at)
+    Raises:
+        Permanent: CORRUPT if a whole frame follows what is none.
+    """
+    end = file.seek(0, os.SEEK_END)
+    at = file.seek(0)
+    while at < end:
+        found = _read_frame(file, end - at)
         if found is None:
-            if _sound_after(data, at + 1):
+            if _sound_after(file, at + 1, end):
                 raise Permanent(
                     PermanentReason.CORRUPT,
                     f"{path} is damaged at byte {at}, with sound records after it",
@@ -164,22 +161,50 @@ def _frames(path: Path, told: Replay) -> Iterator[tuple[Kind, int, memoryview]]:
                 )
             told.torn = True
             return
-        kind, length = found
-        yield kind, at, memoryview(data)[at + FRAME.size : at + FRAME.size + length]
-        at += FRAME.size + length
+        kind, payload = found
+        yield kind, at, payload
+        at += FRAME.size + len(payload)
 
 
-def _sound_after(data: bytes, at: int) -> bool:
+def _read_frame(file: BinaryIO, left: int) -> tuple[Kind, bytes] | None:
+    """Kind and payload of the frame that begins where ``file`` is, or ``None`` if no whole, sound one does.
+
+    The header is checked by itself, so that nothing is read by a length that is none.
+
+    Args:
+        left: bytes that there are from here on.
+    """
+    start = file.read(FRAME.size) if left >= FRAME.size else b""
+    if len(start) < FRAME.size:
+        return None
+    magic, kind, length, checksum, start_checksum = FRAME.unpack(start)
+    if magic != MAGIC or kind not in _KINDS or zlib.crc32(start[:7]) != start_checksum or length > left - FRAME.size:
+        return None
+    payload = file.read(length)
+    if len(payload) != length or zlib.crc32(payload, kind) != checksum:
+        return None
+    return _KINDS[kind], payload
+
+
+def _sound_after(file: BinaryIO, at: int, end: int) -> bool:
     """Whether any whole frame follows: then what is wrong here is damage and not the tail of a killed session."""
-    at = data.find(MAGIC, at)
-    while at >= 0:
-        if _frame_at(data, at) is not None:
-            return True
-        at = data.find(MAGIC, at + 1)
+    while at < end:
+        file.seek(at)
+        window = file.read(min(_BUFFER, end - at))
+        if len(window) < len(MAGIC):
+            return False
+        place = window.find(MAGIC)
+        while place >= 0:
+            file.seek(at + place)
+            if _read_frame(file, end - at - place) is not None:
+                return True
+            place = window.find(MAGIC, place + 1)
+        # The next window begins with the last byte of this one, which may be the first of the magic.
+        at += len(window) - 1
     return False
 
 
-def _take(told: Replay, kind: Kind, path: Path, offset: int, payload: memoryview) -> None:
+def _take(told: Replay, kind: Kind, path: Path, offset: int, payload: bytes) -> None:
     match kind:
         case Kind.HEADER:
             told.header = Header(**_json(payload))
@@ -188,7 +213,7 @@ def _take(told: Replay, kind: Kind, path: Path, offset: int, payload: memoryview
                 told.ranges[entry["index"]] = ScanRange(**entry)
         case Kind.INTENTS:
             first, count, scan_range, last_length = INTENTS.unpack_from(payload)
-            last = bytes(payload[INTENTS.size : INTENTS.size + last_length]).decode()
+            last = payload[INTENTS.size : INTENTS.size + last_length].decode()
             told.frames.append(
                 IntentFrame(
                     path=path,
@@ -233,5 +258,5 @@ def _take(told: Replay, kind: Kind, path: Path, offset: int, payload: memoryview
             told.aside.extend(SetAside(**entry) for entry in _json(payload))
 
 
-def _json(payload: memoryview) -> Any:
-    return json.loads(bytes(payload))
+def _json(payload: bytes) -> Any:
+    return json.loads(payload)

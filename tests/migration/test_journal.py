@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import resource
 import threading
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from agent.faults import Permanent, PermanentReason
 from agent.migration.journal import (
+    FRAME,
+    MAGIC,
     RESULT,
     Action,
     Counts,
@@ -29,7 +32,7 @@ from agent.migration.journal import (
     frame,
     segments,
 )
-from agent.migration.replay import read_intents, replay
+from agent.migration.replay import Replay, frames_of, read_intents, replay
 
 
 def intent(number: int, size: int = 200) -> Intent:
@@ -122,6 +125,80 @@ def test_a_torn_tail_loses_only_what_was_being_written(tmp_path_factory: pytest.
     again = replay(folder)
     assert len(again.frames) == len(told.frames) + 1
     assert read_intents(again.frames[-1]) == [intent(999)]
+
+
+class Counted(io.BytesIO):
+    """A segment that notes how much of it is asked for at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.sizes: list[int] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.sizes.append(len(data))
+        return data
+
+
+def test_a_segment_is_read_frame_by_frame(tmp_path: Path) -> None:
+    """However long a segment is, no more than one frame of it is in memory, and none that nobody asked for yet."""
+    fill(tmp_path, frames=400)
+    (_, path) = segments(tmp_path)[0]
+    file = Counted(path.read_bytes())
+    told = Replay()
+    found = frames_of(file, path, told)
+
+    next(found)
+    first = sum(file.sizes)
+    longest = max(len(payload) for _, _, payload in found)
+
+    assert first < 500
+    assert max(file.sizes) == longest < 1000
+    assert sum(file.sizes) == path.stat().st_size > 100 * longest
+    assert not told.torn
+
+
+def test_a_torn_end_is_looked_through_in_pieces(tmp_path: Path) -> None:
+    """A length that is damaged makes nobody read so much, and what follows the damage is not read at once either."""
+    fill(tmp_path, frames=1)
+    (_, path) = segments(tmp_path)[0]
+    sound = path.read_bytes()
+    file = Counted(sound + MAGIC + bytes([Kind.INTENTS]) + b"\xff" * 4 + bytes(1_000_000))
+    told = Replay()
+
+    assert sum(FRAME.size + len(payload) for _, _, payload in frames_of(file, path, told)) == len(sound)
+
+    assert told.torn
+    assert max(file.sizes) <= 1 << 16
+
+
+@pytest.mark.parametrize("gap", [0, 1, (1 << 16) - 2, (1 << 16) - 1, 1 << 16, 200_000])
+def test_a_sound_frame_is_found_wherever_it_follows_damage(tmp_path: Path, gap: int) -> None:
+    """Also where its first two bytes lie on both sides of a border between the pieces that are looked through."""
+    fill(tmp_path, frames=1)
+    (_, path) = segments(tmp_path)[0]
+    file = io.BytesIO(path.read_bytes() + b"x" + bytes(gap) + frame(Kind.RESULTS, RESULT.pack(3, 1, 5)))
+
+    with pytest.raises(Permanent, match="sound records after it"):
+        list(frames_of(file, path, Replay()))
+
+
+def test_what_is_appended_meanwhile_is_not_damage(tmp_path: Path) -> None:
+    """Somebody looks at the journal of a run that goes on: its last frame is half written, and then more than whole."""
+    fill(tmp_path, frames=1)
+    (_, path) = segments(tmp_path)[0]
+    sound, more = path.read_bytes(), frame(Kind.RESULTS, RESULT.pack(3, 1, 5))
+    file = io.BytesIO(sound + more[:20])
+    told = Replay()
+    found = frames_of(file, path, told)
+    next(found)
+    place = file.seek(0, io.SEEK_CUR)
+    file.seek(0)
+    file.write(sound + more + more)
+    file.seek(place)
+
+    assert [kind for kind, _, _ in found] == [Kind.RANGES, Kind.INTENTS, Kind.RESULTS, Kind.DONE]
+    assert told.torn
 
 
 def test_damage_in_the_middle_is_corruption(tmp_path: Path) -> None:
