@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
 from agent.backup.catalogue import Catalogue
-from agent.backup.chain import Chain, load_chain
+from agent.backup.chain import load_chain
 from agent.backup.cleaning import clean_backups
-from agent.backup.create import Order, create_backup
 from agent.backup.encryption import Keyring
 from agent.backup.export import ndjson
+from agent.backup.inventory import Inventory
+from agent.backup.making import Maker
 from agent.backup.manifest import BackupType, Manifest
 from agent.backup.measuring import measured, observe_backups, observe_storages
 from agent.backup.notes import RestoreNotes
@@ -28,15 +29,12 @@ from agent.backup.restore import (
     plan_restore,
     restore_backup,
 )
-from agent.backup.retention import SHRUNKEN
 from agent.backup.segments import Compression
 from agent.backup.soundness import checked_chain
 from agent.backup.summaries import (
     BackupDetails,
     BackupSummary,
     CleanReport,
-    is_proven,
-    summary_of,
 )
 from agent.backup.upload import UploadReport, upload_copies
 from agent.backup.verify import Scratch, VerifyReport, verify_backup
@@ -44,18 +42,10 @@ from agent.clock import Clock, SystemClock
 from agent.faults import (
     Misconfigured,
     MisconfiguredReason,
-    Permanent,
-    PermanentReason,
-    Refused,
-    RefusedReason,
 )
 from agent.storage import Storage
 from agent.telemetry import ProgressSink, Telemetry, ignore_progress
 from agent.telemetry.catalogue import BACKUP_SIZE, RESTORES_INTERRUPTED
-
-_RECENT = timedelta(days=7)
-_LONGEST_CHAIN = 30
-"""Members after which an incremental becomes a full backup: each of them is one more thing that may break."""
 
 
 class Backups:
@@ -103,13 +93,20 @@ class Backups:
         self._clock = clock or SystemClock()
         self._catalogue = Catalogue(storages=storages, clock=self._clock, keys=keys)
         self._notes = RestoreNotes(self._catalogue, self._clock)
+        self._inventory = Inventory(catalogue=self._catalogue, database=firestore.address.root)
+        self._maker = Maker(
+            database=firestore,
+            catalogue=self._catalogue,
+            clock=self._clock,
+            wanted=self._wanted,
+            critical=tuple(critical),
+            parallel=parallel,
+            tool=tool,
+        )
         self._routes = routes or {}
         self._retention = retention or {}
-        self._critical = tuple(critical)
         self._transient = tuple(transient)
-        self._parallel = parallel
         self._scratch = scratch
-        self._tool = tool
         unknown = {name for names in self._routes.values() for name in names} - set(self._catalogue.storages)
         if unknown:
             raise Misconfigured(
@@ -136,84 +133,17 @@ class Backups:
         """
         kind = BackupType(kind)
         with self._operation("backup", {"backup.type": str(kind)}) as span:
-            base = self._base() if kind is BackupType.INCREMENTAL else None
-            try:
-                manifest = self._create(kind, base, compression, progress, cancelled)
-            except Permanent as error:
-                if base is None or error.reason not in {PermanentReason.CORRUPT, PermanentReason.NOT_FOUND}:
-                    raise
-                manifest = self._create(kind, None, compression, progress, cancelled)
+            manifest = self._maker.make(kind, compression, progress, cancelled)
             span["backup.id"] = manifest.id
             span["backup.documents"] = manifest.documents
             self._telemetry.set(BACKUP_SIZE, manifest.stored_bytes, {"type": manifest.type})
             return manifest
 
-    def _create(
-        self,
-        kind: BackupType,
-        base: Chain | None,
-        compression: Compression,
-        progress: ProgressSink,
-        cancelled: Callable[[], bool],
-    ) -> Manifest:
-        actual = BackupType.FULL if kind is BackupType.INCREMENTAL and base is None else kind
-        if actual is BackupType.CRITICAL and not self._critical:
-            raise Misconfigured(
-                MisconfiguredReason.SETTINGS,
-                "no collection has the priority CRITICAL",
-                hint="mark one in the runbook's migration order",
-            )
-        previous = next(
-            (entry.manifest for entry in self._catalogue.entries() if entry.manifest and not entry.manifest.only), None
-        )
-        order = Order(
-            type=actual,
-            requested=kind if kind is not actual else None,
-            storages=self._wanted(actual),
-            only=self._critical if actual is BackupType.CRITICAL else (),
-            base=base,
-            compression=compression,
-            key_id=self._catalogue.keys.current,
-            parallel=self._parallel,
-            expected=previous.total_documents if previous and actual is not BackupType.CRITICAL else None,
-            tool=self._tool,
-        )
-        # What an increment builds on must not expire under it: until it is published, nothing else says it is needed.
-        with self._catalogue.in_use([member.id for member in base.members] if base else [], "parent"):
-            return create_backup(
-                order,
-                reader=self._firestore,
-                catalogue=self._catalogue,
-                clock=self._clock,
-                progress=progress,
-                cancelled=cancelled,
-            )
-
-    def _base(self) -> Chain | None:
-        """What an incremental builds on: the newest full or incremental backup of this database with a sound chain."""
-        entries = {entry.id: entry for entry in self._catalogue.entries()}
-        usable = [
-            entry
-            for entry in entries.values()
-            if entry.manifest is not None
-            and entry.manifest.type in {BackupType.FULL, BackupType.INCREMENTAL}
-            and entry.manifest.database == self._firestore.address.root
-            and not any(copy.verification and not copy.verification.ok for copy in entry.copies)
-        ]
-        for entry in usable:
-            try:
-                chain = load_chain(self._catalogue, entry.id)
-            except Permanent:
-                continue
-            return chain if len(chain.members) < _LONGEST_CHAIN else None
-        return None
-
     # --- looking --------------------------------------------------------------------------------------------------
 
     def list(self) -> tuple[BackupSummary, ...]:
         """Every backup, newest first."""
-        entries = {entry.id: entry for entry in self._catalogue.entries()}
-        return tuple(summary_of(entry, entries) for entry in entries.values())
+        return self._inventory.summaries()
 
     def unreachable(self) -> Mapping[str, str]:
         """Storages that do not answer now, and why; what only they hold is missing from the list."""
@@ -226,21 +156,7 @@ class Backups:
         Raises:
             Permanent: ``NOT_FOUND``; ``CORRUPT`` if it, or what it builds on, is damaged.
         """
-        chain = load_chain(self._catalogue, backup)
-        entries = {member.id: self._catalogue.entry(member.id) for member in chain.members}
-        manifest = chain.newest
-        prints = [copy.verification.fingerprint for copy in entries[backup].copies if copy.verification]
-        return BackupDetails(
-            summary=summary_of(entries[backup], entries),
-            database=manifest.database,
-            collections=manifest.collections,
-            total_documents=manifest.total_documents,
-            chain=tuple(member.id for member in chain.members),
-            files=len(manifest.files),
-            compression=manifest.compression,
-            tool=manifest.tool,
-            fingerprint=next(iter(prints), ""),
-        )
+        return self._inventory.details(backup)
 
     def newest_verified(self, before: datetime | None = None, *, kinds: Sequence[BackupType] = ()) -> Manifest | None:
         """The newest restore point of the whole database that is known to be good, or ``None``.
@@ -249,20 +165,7 @@ class Backups:
             before: only backups whose read_time is earlier.
             kinds: only these types; all that hold the whole database by default.
         """
-        for manifest in self._verified():
-            if (before is None or manifest.read_time < before) and (not kinds or manifest.type in kinds):
-                return manifest
-        return None
-
-    def _verified(self) -> Iterator[Manifest]:
-        """The backups of the whole database that are known to be good, newest first."""
-        entries = {entry.id: entry for entry in self._catalogue.entries()}
-        for entry in entries.values():
-            manifest = entry.manifest
-            if manifest is None or manifest.only or manifest.database != self._firestore.address.root:
-                continue
-            if is_proven(entry, entries):
-                yield manifest
+        return self._inventory.newest_verified(before, kinds)
 
     def latest(self) -> Manifest:
         """What a person means by the newest good backup: :meth:`newest_verified`, unless that would be a trap.
@@ -272,23 +175,7 @@ class Backups:
             Refused: ``LAST_GOOD``: it holds less than a tenth of what another of the last seven days holds, as after
                 somebody deleted everything and the hourly snapshots went on.
         """
-        verified = list(self._verified())
-        if not verified:
-            raise Permanent(
-                PermanentReason.NOT_FOUND, "there is no verified backup", hint="take one: runbookd backup create"
-            )
-        newest = verified[0]
-        recent = [one for one in verified if newest.read_time - one.read_time <= _RECENT]
-        most = max(one.total_documents for one in recent)
-        fuller = next(one for one in recent if one.total_documents * SHRUNKEN >= most)
-        if fuller is not newest:
-            raise Refused(
-                RefusedReason.LAST_GOOD,
-                f"the newest verified backup, {newest.id}, holds {newest.total_documents:,} documents, and "
-                f"{fuller.id} holds {fuller.total_documents:,}",
-                hint=f"say which one you mean; to undo a deletion it is {fuller.id}",
-            )
-        return newest
+        return self._inventory.latest()
 
     def interrupted_restores(self) -> tuple[Interrupted, ...]:
         """Restores that wrote to a database and never finished; running them again completes them."""
