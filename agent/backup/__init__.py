@@ -9,6 +9,7 @@ rollback takes (``recovery``). The layout on disk is described in ``docs/backup-
 from agent.backup.backups import Backups
 from agent.backup.encryption import Keyring, read_keys
 from agent.backup.history import Attempt, BackupHistory, Outcome, consecutive_failures, missed_since
+from agent.backup.letting_go import Shrinkage
 from agent.backup.manifest import BackupType, Manifest, Tally
 from agent.backup.ports import Database, Reader
 from agent.backup.records import Interrupted
@@ -43,6 +44,7 @@ __all__ = [
     "Reader",
     "RestoreReport",
     "Scratch",
+    "Shrinkage",
     "Tally",
     "UploadReport",
     "Verdict",

@@ -9,16 +9,17 @@ from datetime import datetime, timedelta
 
 from agent.backup.catalogue import Catalogue
 from agent.backup.chain import load_chain
-from agent.backup.cleaning import clean_backups
+from agent.backup.cleaning import Rules, clean_backups
 from agent.backup.encryption import Keyring
 from agent.backup.export import ndjson
 from agent.backup.inventory import Inventory
+from agent.backup.letting_go import Shrinkage, note_shrinkage, shrinkage_since
 from agent.backup.making import Maker
 from agent.backup.manifest import BackupType, Manifest
 from agent.backup.measuring import measured, observe_backups, observe_storages
 from agent.backup.notes import RestoreNotes
 from agent.backup.ports import Database
-from agent.backup.records import Interrupted
+from agent.backup.records import Interrupted, LetGo
 from agent.backup.restore import (
     ChangeSink,
     LeftSink,
@@ -173,7 +174,7 @@ class Backups:
         Raises:
             Permanent: ``NOT_FOUND``: there is none.
             Refused: ``LAST_GOOD``: it holds less than a tenth of what another of the last seven days holds, as after
-                somebody deleted everything and the hourly snapshots went on.
+                somebody deleted everything and the hourly snapshots went on; and nobody let go of that one.
         """
         return self._inventory.latest()
 
@@ -327,14 +328,30 @@ class Backups:
             Refused: ``LAST_GOOD`` if the verdicts would leave no backup at all.
         """
         with self._operation("plan" if dry_run else "clean", {}):
-            return clean_backups(
-                self._catalogue,
-                database=self._firestore.address.root,
-                wanted=self._wanted,
-                retention=self._retention,
-                now=self._clock.now(),
-                dry_run=dry_run,
-            )
+            return clean_backups(self._catalogue, self._rules(), now=self._clock.now(), dry_run=dry_run)
+
+    def shrinkage(self, backup: str) -> Shrinkage:
+        """What letting go of a backup would mean.
+
+        Raises:
+            Permanent: ``NOT_FOUND``; ``INVALID`` if it is not what keeps it.
+            Refused: ``LAST_GOOD`` if it is needed all the same.
+        """
+        return shrinkage_since(self._catalogue, backup, self._rules(), now=self._clock.now())
+
+    def let_go(self, backup: str, *, owner: str, reason: str) -> Shrinkage:
+        """Say that the database has really shrunk since a backup: it and older ones are left to their age.
+
+        Raises:
+            Permanent, Refused: see :meth:`shrinkage`.
+        """
+        note = LetGo(owner=owner, reason=reason, at=self._clock.now())
+        found = self.shrinkage(backup)
+        note_shrinkage(self._catalogue, found, note)
+        return found
+
+    def _rules(self) -> Rules:
+        return Rules(database=self._firestore.address.root, wanted=self._wanted, retention=self._retention)
 
     def upload(
         self,

@@ -22,9 +22,8 @@ from agent.backup.manifest import (
     is_backup_id,
     read_manifest,
     seal,
-    unseal,
 )
-from agent.backup.records import Copy, Entry, Verification
+from agent.backup.records import LET_GO, VERIFIED, Copy, Entry, LetGo, Verification
 from agent.backup.segments import Segment, checked_segment
 from agent.clock import Clock, rfc3339
 from agent.faults import (
@@ -36,7 +35,6 @@ from agent.faults import (
 )
 from agent.storage import Storage, StoredObject
 
-VERIFIED = "verified.json"
 PINNED = "pinned.json"
 _RENEW_AFTER = timedelta(minutes=10)
 
@@ -147,6 +145,11 @@ class Catalogue:
         """Let retention have it again."""
         for copy in self.entry(backup).copies:
             self.storages[copy.storage].delete(f"{backup}/{PINNED}")
+
+    def let_go(self, backup: str, note: LetGo) -> None:
+        """Keep somebody's word beside each copy of a backup."""
+        for copy in self.entry(backup).copies:
+            self.storages[copy.storage].replace(f"{backup}/{LET_GO}", note.to_bytes())
 
     # --- making and removing --------------------------------------------------------------------------------------
 
@@ -273,7 +276,16 @@ class Catalogue:
             copies=tuple(copies),
             pinned=any(PINNED in copy.files for copy in copies),
             leases=tuple(leases.values()),
+            let_go=next((note for copy in copies if (note := self._let_go(backup, copy))), None),
         )
+
+    def _let_go(self, backup: str, copy: Copy) -> LetGo | None:
+        if LET_GO not in copy.files:
+            return None
+        # A note that can't be read, damaged or on its way out with the backup, lets go of nothing.
+        with suppress(RunbookdError, KeyError, ValueError):
+            return LetGo.from_bytes(b"".join(self.storages[copy.storage].get(f"{backup}/{LET_GO}")))
+        return None
 
     def _copy(self, storage: Storage, backup: str, files: Mapping[str, StoredObject]) -> Copy:
         problem, manifest = "", None
@@ -374,15 +386,7 @@ def _verification(
     if manifest is None or VERIFIED not in files:
         return None
     try:
-        body = unseal(b"".join(storage.get(f"{backup}/{VERIFIED}")), VERIFIED)
-        verification = Verification(
-            at=datetime.fromisoformat(body["at"]),
-            problems=tuple(body["problems"]),
-            deep=body["deep"],
-            manifest_sha256=body["manifest_sha256"],
-            fingerprint=body["fingerprint"],
-            proven_at=datetime.fromisoformat(body["proven_at"]) if body.get("proven_at") else None,
-        )
+        verification = Verification.from_bytes(b"".join(storage.get(f"{backup}/{VERIFIED}")))
     except (Permanent, KeyError, TypeError, ValueError):
         return None
     return verification if verification.manifest_sha256 == manifest.sha256 else None

@@ -6,43 +6,46 @@ once more before it is: a restore may have begun, or an increment been published
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from agent.backup.catalogue import Catalogue
 from agent.backup.manifest import BackupType
 from agent.backup.records import Entry
-from agent.backup.retention import decide_retention
+from agent.backup.retention import Candidate, decide_retention
 from agent.backup.summaries import CleanReport, candidate_of, type_of
 from agent.faults import Refused, RefusedReason
 
 
-def clean_backups(
-    catalogue: Catalogue,
-    *,
-    database: str,
-    wanted: Callable[[BackupType], Collection[str]],
-    retention: Mapping[BackupType, timedelta],
-    now: datetime,
-    dry_run: bool,
-) -> CleanReport:
-    """Decide on every copy, and remove those that may go, children before what they build on.
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What retention goes by.
 
     Args:
         database: whose backups they are; those of others stay.
         wanted: names of the storages that a type goes to.
         retention: how long each type is kept; one that is missing is kept for good.
+    """
+
+    database: str
+    wanted: Callable[[BackupType], Collection[str]]
+    retention: Mapping[BackupType, timedelta]
+
+    def candidates(self, entries: Iterable[Entry]) -> list[Candidate]:
+        """What retention has to know of ``entries``."""
+        return [candidate_of(entry, database=self.database, wanted=self.wanted(type_of(entry))) for entry in entries]
+
+
+def clean_backups(catalogue: Catalogue, rules: Rules, *, now: datetime, dry_run: bool) -> CleanReport:
+    """Decide on every copy, and remove those that may go, children before what they build on.
 
     Raises:
         RunbookdError: a storage does not answer; nothing is decided on half the facts.
         Refused: ``LAST_GOOD`` if the verdicts would leave no backup at all; a guard against bugs and odd clocks.
     """
     entries = {entry.id: entry for entry in catalogue.entries(everywhere=True)}
-    verdicts = decide_retention(
-        [candidate_of(entry, database=database, wanted=wanted(type_of(entry))) for entry in entries.values()],
-        retention=retention,
-        now=now,
-    )
+    verdicts = decide_retention(rules.candidates(entries.values()), retention=rules.retention, now=now)
     if verdicts and not any(verdict.keep for verdict in verdicts):
         raise Refused(RefusedReason.LAST_GOOD, "retention would remove every backup; nothing was removed")
     doomed: dict[str, list[str]] = {}

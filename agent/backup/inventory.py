@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from agent.backup.catalogue import Catalogue
 from agent.backup.chain import load_chain
 from agent.backup.manifest import BackupType, Manifest
+from agent.backup.records import Entry
 from agent.backup.retention import SHRUNKEN
 from agent.backup.summaries import BackupDetails, BackupSummary, is_proven, summary_of
 from agent.faults import Permanent, PermanentReason, Refused, RefusedReason
@@ -61,7 +62,7 @@ class Inventory:
             before: only backups whose read_time is earlier.
             kinds: only these types; all that hold the whole database if empty.
         """
-        for manifest in self._verified():
+        for _, manifest in self._verified():
             if (before is None or manifest.read_time < before) and (not kinds or manifest.type in kinds):
                 return manifest
         return None
@@ -72,15 +73,19 @@ class Inventory:
         Raises:
             Permanent: ``NOT_FOUND``: there is none.
             Refused: ``LAST_GOOD``: it holds less than a tenth of what another of the last seven days holds, as after
-                somebody deleted everything and the hourly snapshots went on.
+                somebody deleted everything and the hourly snapshots went on; and nobody let go of that one.
         """
         verified = list(self._verified())
         if not verified:
             raise Permanent(
                 PermanentReason.NOT_FOUND, "there is no verified backup", hint="take one: runbookd backup create"
             )
-        newest = verified[0]
-        recent = [one for one in verified if newest.read_time - one.read_time <= _RECENT]
+        newest = verified[0][1]
+        recent = [
+            manifest
+            for entry, manifest in verified
+            if newest.read_time - manifest.read_time <= _RECENT and (manifest is newest or not entry.let_go)
+        ]
         most = max(one.total_documents for one in recent)
         fuller = next(one for one in recent if one.total_documents * SHRUNKEN >= most)
         if fuller is not newest:
@@ -88,16 +93,17 @@ class Inventory:
                 RefusedReason.LAST_GOOD,
                 f"the newest verified backup, {newest.id}, holds {newest.total_documents:,} documents, and "
                 f"{fuller.id} holds {fuller.total_documents:,}",
-                hint=f"say which one you mean; to undo a deletion it is {fuller.id}",
+                hint=f"say which one you mean: to undo a deletion it is {fuller.id}; if nothing was lost by accident, "
+                f"runbookd backup let-go {fuller.id} --reason WHY",
             )
         return newest
 
-    def _verified(self) -> Iterator[Manifest]:
-        """The backups of the whole database that are known to be good, newest first."""
+    def _verified(self) -> Iterator[tuple[Entry, Manifest]]:
+        """The backups of the whole database that are known to be good, newest first, with their manifests."""
         entries = {entry.id: entry for entry in self.catalogue.entries()}
         for entry in entries.values():
             manifest = entry.manifest
             if manifest is None or manifest.only or manifest.database != self.database:
                 continue
             if is_proven(entry, entries):
-                yield manifest
+                yield entry, manifest

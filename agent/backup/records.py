@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.backup.leases import Lease
-from agent.backup.manifest import Manifest, seal
+from agent.backup.manifest import Manifest, seal, unseal
 from agent.clock import rfc3339
+
+VERIFIED = "verified.json"
+"""The result of the newest verification of a copy."""
+
+LET_GO = "let-go.json"
+"""The note that somebody let go of a backup; see :mod:`agent.backup.letting_go`."""
 
 RESTORING = "restoring-"
 """How the name of a note begins that a restore has begun; see :mod:`agent.backup.notes`."""
@@ -50,6 +56,24 @@ class Verification:
             }
         )
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Verification:
+        """Read a result.
+
+        Raises:
+            Permanent: ``CORRUPT``: it is not what was written.
+            KeyError, TypeError, ValueError: it was written by something else.
+        """
+        body = unseal(data, VERIFIED)
+        return cls(
+            at=datetime.fromisoformat(body["at"]),
+            problems=tuple(body["problems"]),
+            deep=body["deep"],
+            manifest_sha256=body["manifest_sha256"],
+            fingerprint=body["fingerprint"],
+            proven_at=datetime.fromisoformat(body["proven_at"]) if body.get("proven_at") else None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
@@ -76,6 +100,38 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LetGo:
+    """Somebody's word that a backup is not needed for holding more than the database does now.
+
+    Args:
+        owner: who says so.
+        reason: why.
+        at: when.
+    """
+
+    owner: str
+    reason: str
+    at: datetime
+
+    def __str__(self) -> str:
+        return f"by {self.owner} on {self.at:%Y-%m-%d}: {self.reason}"
+
+    def to_bytes(self) -> bytes:
+        return seal({"owner": self.owner, "reason": self.reason, "at": rfc3339(self.at)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> LetGo:
+        """Read a note.
+
+        Raises:
+            Permanent: ``CORRUPT``: it is not what was written.
+            KeyError, ValueError: it was written by something else.
+        """
+        body = unseal(data, LET_GO)
+        return cls(owner=body["owner"], reason=body["reason"], at=datetime.fromisoformat(body["at"]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One backup: its manifest, its copies, who uses it."""
 
@@ -84,6 +140,7 @@ class Entry:
     copies: tuple[Copy, ...]
     pinned: bool
     leases: tuple[Lease, ...]
+    let_go: LetGo | None = None
 
     @property
     def verified(self) -> bool:

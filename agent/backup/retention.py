@@ -16,7 +16,7 @@ from enum import StrEnum
 from agent.backup.manifest import BackupType
 
 SHRUNKEN = 10
-"""A database that lost this factor of its documents has had an accident, or somebody may say otherwise by hand."""
+"""A database that lost this factor of its documents has had an accident, unless somebody says that it is to be so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ class Candidate:
         documents: how many the database held at that instant.
         foreign: whether it is of another database than the one whose retention is decided.
         belongs_elsewhere: whether it is off this host as well, or is to be by the page and the settings.
+        let_go: what was noted when somebody let go of it, because the database has really shrunk since; or empty.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Candidate:
     documents: int = 0
     foreign: bool = False
     belongs_elsewhere: bool = False
+    let_go: str = ""
 
     @property
     def verified(self) -> bool:
@@ -98,17 +100,24 @@ class Why(StrEnum):
     DAMAGED = "its manifest is damaged; a person has to look at it"
     FOREIGN = "of another database"
     EXPIRED = "older than the retention of its type"
+    LET_GO = "older than the retention of its type, and somebody let go of it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What happens to one copy of a backup, and why. ``needed_by`` is the child for ``HAS_CHILDREN``, else empty."""
+    """What happens to one copy of a backup, and why.
+
+    Args:
+        needed_by: the child for ``HAS_CHILDREN``, else empty.
+        let_go: who let go of the backup, when and why, whatever the verdict; else empty.
+    """
 
     id: str
     storage: str
     keep: bool
     why: Why
     needed_by: str = ""
+    let_go: str = ""
 
 
 def decide_retention(
@@ -144,7 +153,8 @@ def decide_retention(
             continue
         why, child = kept[one.id]
         verdicts += [
-            Verdict(id=one.id, storage=copy.storage, keep=True, why=why, needed_by=child) for copy in one.copies
+            Verdict(id=one.id, storage=copy.storage, keep=True, why=why, needed_by=child, let_go=one.let_go)
+            for copy in one.copies
         ]
     return tuple(verdicts)
 
@@ -156,7 +166,8 @@ def _last_good(newest_first: Sequence[Candidate], by_id: Mapping[str, Candidate]
     looked for among chains that begin with a full backup, which the page keeps for a month in two places, and among
     all, because a snapshot of an hour ago is better here and worth nothing when this host is gone. And after somebody
     deleted everything, the backups of what is left are sound and bring nothing back: they never push out the last one
-    that holds the data.
+    that holds the data. Whether that was an accident only a person knows: what somebody let go of is no measure any
+    more, and yet it stays for as long as it is the last proven or the last good one.
     """
     kept: dict[str, tuple[Why, str]] = {}
 
@@ -168,8 +179,9 @@ def _last_good(newest_first: Sequence[Candidate], by_id: Mapping[str, Candidate]
     for pool in ([one for one in good if _chain(one, by_id)[-1].type is BackupType.FULL], good):
         keep(next((one for one in pool if one.proven), None), Why.LAST_PROVEN)
         keep(next(iter(pool), None), Why.LAST_GOOD)
-        most = max((one.documents for one in pool), default=0)
-        keep(next((one for one in pool if one.documents * SHRUNKEN >= most), None), Why.LAST_SUBSTANTIAL)
+        held = [one for one in pool if not one.let_go]
+        most = max((one.documents for one in held), default=0)
+        keep(next((one for one in held if one.documents * SHRUNKEN >= most), None), Why.LAST_SUBSTANTIAL)
     if not good:
         whole = [one for one in newest_first if one.type.is_whole and not one.limited and not one.damaged]
         most = max((one.documents for one in whole), default=0)
@@ -201,8 +213,14 @@ def _expired(one: Candidate) -> list[Verdict]:
 
     def judged(copy: CandidateCopy) -> Verdict:
         keep = copy.on_host and held
-        why = Why.COPY_UNVERIFIED if keep else Why.EXPIRED
-        return Verdict(id=one.id, storage=copy.storage, keep=keep, why=why)
+        why = Why.LET_GO if one.let_go else Why.EXPIRED
+        return Verdict(
+            id=one.id,
+            storage=copy.storage,
+            keep=keep,
+            why=Why.COPY_UNVERIFIED if keep else why,
+            let_go=one.let_go,
+        )
 
     return [judged(copy) for copy in one.copies]
 

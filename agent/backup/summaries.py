@@ -32,6 +32,7 @@ class BackupSummary:
         proven: whether that was a deep verification.
         pinned, in_use: what keeps retention away.
         problem: what is known to be wrong with it, or empty.
+        let_go: who said, when and why that the database has really shrunk since; or empty.
     """
 
     id: str
@@ -48,6 +49,7 @@ class BackupSummary:
     pinned: bool
     in_use: bool
     problem: str
+    let_go: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,7 @@ def summary_of(entry: Entry, entries: Mapping[str, Entry]) -> BackupSummary:
         pinned=entry.pinned,
         in_use=bool(entry.leases),
         problem="; ".join(problems),
+        let_go=str(entry.let_go) if entry.let_go else "",
     )
 
 
@@ -174,6 +177,7 @@ def candidate_of(entry: Entry, *, database: str, wanted: Collection[str]) -> Can
         documents=manifest.total_documents,
         foreign=manifest.database != database,
         belongs_elsewhere=any(name != LOCAL for name in (*wanted, *(copy.storage for copy in copies))),
+        let_go=str(entry.let_go) if entry.let_go else "",
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from agent.backup.catalogue import PINNED, Catalogue, remove_folder
 from agent.backup.manifest import MANIFEST, BackupType, Manifest
-from agent.backup.records import Copy, Entry
+from agent.backup.records import LET_GO, Copy, Entry
 from agent.backup.segments import Segment, checked_segment
 from agent.faults import Permanent, PermanentReason, RunbookdError
 from agent.storage import Storage
@@ -108,8 +108,9 @@ def _upload(
             hold.renew()
             documents += segment.documents if segment in manifest.segments else 0
             progress(Progress(operation="upload", stage=f"to {storage}", done=documents, total=manifest.documents))
-        if PINNED in source.files:
-            target.replace(f"{entry.id}/{PINNED}", b"".join(origin.get(f"{entry.id}/{PINNED}")))
+        for record in (PINNED, LET_GO):
+            if record in source.files:
+                target.replace(f"{entry.id}/{record}", b"".join(origin.get(f"{entry.id}/{record}")))
         target.put(f"{entry.id}/{MANIFEST}", [b"".join(origin.get(f"{entry.id}/{MANIFEST}"))])
     return manifest.stored_bytes
 

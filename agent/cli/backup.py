@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from agent.backup import BackupSummary, BackupType, Change, Compression
-from agent.cli.options import DryRun, Json, Yes, runtime
+from agent.backup import BackupSummary, BackupType, Change, Compression, Verdict, Why
+from agent.cli.options import DryRun, Json, Owner, Yes, runtime
 from agent.cli.output import EXIT_CONFLICTS, confirm, err, out, print_json, progress_bars, size, stop, table, when
 from agent.cli.runtime import Runtime
 from agent.daemon.assembly import address_of, change_lock
@@ -113,6 +114,8 @@ def show(backup: Id, json: Json = False) -> None:
     out.print(f"  size         {size(summary.raw_bytes)}, stored {size(summary.stored_bytes)} in {details.files} files")
     out.print(f"  chain        {' → '.join(details.chain)}")
     out.print(f"  where        {', '.join(summary.storages)}")
+    if summary.let_go:
+        out.print(f"  let go       {escape(summary.let_go)}", highlight=False)
     table(
         ("collection", "documents", "size"),
         ((name, f"{tally.documents:,}", size(tally.bytes)) for name, tally in sorted(details.collections.items())),
@@ -177,15 +180,13 @@ def clean(yes: Yes = False, json: Json = False) -> None:
     table(
         ("id", "where", "verdict", "why"),
         (
-            (
-                verdict.id,
-                verdict.storage,
-                "keep" if verdict.keep else "[yellow]remove[/]",
-                f"{verdict.why}: {verdict.needed_by}" if verdict.needed_by else str(verdict.why),
-            )
+            (verdict.id, verdict.storage, "keep" if verdict.keep else "[yellow]remove[/]", _why(verdict))
             for verdict in report.verdicts
         ),
     )
+    shrunk = next((verdict.id for verdict in report.verdicts if verdict.why is Why.LAST_SUBSTANTIAL), None)
+    if shrunk:
+        out.print(f"If the database is meant to be so small now: runbookd backup let-go {shrunk} --reason WHY")
     done = "would be removed" if report.dry_run else "removed"
     out.print(f"{len(report.removed)} copies and {len(report.leftovers)} leftovers {done}, {size(report.freed_bytes)}")
     if report.dry_run and (report.removed or report.leftovers):
@@ -227,6 +228,42 @@ def unpin(backup: Id) -> None:
     run = runtime()
     run.backups.unpin(_resolved(backup))
     out.print(f"{_resolved(backup)} is no longer pinned")
+
+
+@app.command("let-go")
+def let_go(
+    backup: Annotated[str, typer.Argument(help="A backup's id.")],
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why; `backup show` and `clean` tell it.")],
+    owner: Owner = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Say that the database has really shrunk since a backup, which is kept for holding ten times as much.
+
+    It and older ones are then left to their age, as `clean` has it; nothing is removed here. Pinned ones stay, and so
+    do the last good and the last proven one. To take it back before they are gone, pin the backup.
+    """
+    run = runtime()
+    if not (owner.strip() and reason.strip()):
+        raise Misconfigured(
+            MisconfiguredReason.SETTINGS,
+            "nobody stands by this" if reason.strip() else "no reason is given",
+            hint="say --owner NAME and --reason WHY",
+        )
+    found = run.backups.shrinkage(backup)
+    confirm(
+        f"{found.backup} holds {found.documents:,} documents and {found.since} {found.documents_since:,}. "
+        f"Was nothing of that lost by accident? Let go of {len(found.backups)} backups?",
+        yes=yes,
+    )
+    found = run.backups.let_go(backup, owner=owner.strip(), reason=reason.strip())
+    if json:
+        print_json(found)
+        return
+    out.print(f"let go of {', '.join(reversed(found.backups))}", highlight=False)
+    for verdict in found.verdicts:
+        done = "stays" if verdict.keep else "goes with the next clean"
+        out.print(f"  {verdict.storage}:{verdict.id} {done}: {verdict.why}", highlight=False)
 
 
 @app.command()
@@ -307,6 +344,12 @@ def _restore(
         stop(EXIT_CONFLICTS)
 
 
+def _why(verdict: Verdict) -> str:
+    """The reason in words, with what it rests on."""
+    why = f"{verdict.why}: {verdict.needed_by}" if verdict.needed_by else str(verdict.why)
+    return f"{why} (let go of {escape(verdict.let_go)})" if verdict.let_go else why
+
+
 def _target(text: str, own: DatabaseAddress) -> DatabaseAddress:
     """The database that ``PROJECT`` or ``PROJECT/DATABASE`` names, at the same server.
 
@@ -349,4 +392,5 @@ def _state(item: BackupSummary) -> str:
         words = [f"[red]{item.problem}[/]"]
     words += ["pinned"] if item.pinned else []
     words += ["in use"] if item.in_use else []
+    words += ["let go of"] if item.let_go else []
     return ", ".join(words)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.backup import Backups, BackupType
+from agent.backup.records import LET_GO, LetGo
+from agent.clock import SystemClock
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import Firestore
 from agent.storage import DirectoryStorage
@@ -18,13 +20,14 @@ Make = Callable[..., Backups]
 
 
 @pytest.fixture
-def damaged_target(firestore: Firestore, backups: Backups) -> str:
+def damaged_target(firestore: Firestore, backups: Backups, local: DirectoryStorage) -> str:
     """A backup with an increment on top, of every kind of file there is, and a database that has changed since."""
     write(firestore, {f"users/u{number}": {"n": number, "b": bytes([number])} for number in range(8)})
     backups.create(BackupType.FULL)
     write(firestore, {"users/u1": {"n": "newer"}, "users/u2": None})
     backup = backups.create(BackupType.INCREMENTAL).id
     backups.pin(backup, "kept for the test")
+    local.replace(f"{backup}/{LET_GO}", LetGo(owner="ada", reason="no accident", at=SystemClock().now()).to_bytes())
     assert backups.restore(backup).changes == 0  # leaves its report
     assert backups.verify(backup).problems == ()
     write(firestore, {"users/u3": {"n": "bad"}})
@@ -43,7 +46,8 @@ def test_any_flipped_byte_is_named_and_refused(
     draw = random.Random(11)
     files = sorted(file for file in local.path.rglob("*") if file.is_file())
     kinds = {file.name.partition("-")[0] for file in files}
-    assert kinds == {"documents", "index", "deletes", "manifest.json", "verified.json", "pinned.json", "restored"}
+    records = {"manifest.json", "verified.json", "pinned.json", "let", "restored"}
+    assert kinds == {"documents", "index", "deletes", *records}
     before = contents(firestore)
     for file in files:
         sound = file.read_bytes()

@@ -196,6 +196,50 @@ def test_after_everything_was_deleted_the_backup_that_has_it_stays() -> None:
 LOSS = ((40, 0), (50, 9), (60, 100), (70, 99))
 
 
+def test_what_somebody_let_go_of_is_left_to_its_age() -> None:
+    """The database shrank on purpose: the large backup goes when its time is over, and not before."""
+    left = a_backup(BackupType.FULL, 31, documents=30, proven=True)
+    large = [a_backup(BackupType.FULL, days, documents=306_725, let_go="by ada: moved") for days in (29, 60, 67)]
+    assert whys(left, *large) == {
+        "full-29": Why.LAST_GOOD,
+        "full-31": Why.LAST_PROVEN,
+        "full-60": Why.LET_GO,
+        "full-67": Why.LET_GO,
+    }
+    verdicts = decide_retention([left, *large], retention=PAGE, now=NOW)
+    assert {(v.id, v.let_go) for v in verdicts if v.let_go} == {(one.id, "by ada: moved") for one in large}
+
+
+def test_letting_go_is_no_word_about_what_comes_after() -> None:
+    """After the move somebody deletes the rest by accident: the backup that holds the rest stays."""
+    assert whys(
+        a_backup(BackupType.FULL, 31, documents=1, proven=True),
+        a_backup(BackupType.FULL, 45, documents=5_000),
+        a_backup(BackupType.FULL, 60, documents=306_725, let_go="by ada: moved"),
+    ) == {"full-31": Why.LAST_PROVEN, "full-45": Why.LAST_SUBSTANTIAL, "full-60": Why.LET_GO}
+
+
+def test_letting_go_takes_nothing_else_away() -> None:
+    """The last proven backup, the last good one, a pinned one and a parent stay, whatever anybody let go of."""
+    moved = "by ada: moved"
+    assert whys(
+        a_backup(BackupType.FULL, 31, documents=10, verified=False),
+        a_backup(BackupType.FULL, 40, documents=900, let_go=moved),
+        a_backup(BackupType.FULL, 50, documents=900, let_go=moved, proven=True),
+        a_backup(BackupType.FULL, 60, documents=900, let_go=moved, pinned=True),
+    ) == {
+        "full-31": Why.EXPIRED,
+        "full-40": Why.LAST_GOOD,
+        "full-50": Why.LAST_PROVEN,
+        "full-60": Why.PINNED,
+    }
+    parent = a_backup(BackupType.FULL, 70, documents=900, let_go=moved)
+    child = a_backup(BackupType.INCREMENTAL, 1, parent="full-70", documents=10)
+    assert whys(a_backup(BackupType.FULL, 2, documents=10), child, parent)["full-70"] is Why.LAST_GOOD
+    unverified = [a_backup(BackupType.FULL, day, verified=False, documents=n, let_go=moved) for day, n in LOSS]
+    assert whys(*unverified)["full-60"] is Why.LAST_SUBSTANTIAL, "nothing newer is known to be good"
+
+
 def test_backups_of_another_database_stay() -> None:
     """Two databases may share a bucket: the other's backups are neither removed nor taken for ours."""
     other = a_backup(BackupType.FULL, 1, foreign=True)
@@ -239,6 +283,7 @@ def inventories(draw: st.DrawFn) -> list[Candidate]:
                 pinned=draw(st.integers(0, 9)) == 0,
                 in_use=draw(st.integers(0, 9)) == 0,
                 limited=kind is BackupType.CRITICAL,
+                let_go="by ada: moved" if draw(st.integers(0, 5)) == 0 else "",
             )
         )
     return made
@@ -271,7 +316,7 @@ def test_what_never_happens(inventory: list[Candidate]) -> None:
     for verdict in verdicts:
         one = everybody[verdict.id]
         if not verdict.keep:
-            assert verdict.why is Why.EXPIRED
+            assert verdict.why is (Why.LET_GO if one.let_go else Why.EXPIRED)
             assert NOW - one.read_time > PAGE[one.type]
             if verdict.storage == "local" and one.belongs_elsewhere:
                 assert any(copy.verified and not copy.on_host for copy in one.copies)
@@ -292,9 +337,29 @@ def test_what_never_happens(inventory: list[Candidate]) -> None:
         if pool:
             newest = max(pool, key=lambda one: (one.read_time, one.id))
             assert {member.id for member in chain_of(newest, own)} <= whole
-            assert any(one.documents * 10 >= max(other.documents for other in pool) for one in pool if one.id in whole)
+            most = max((other.documents for other in pool if not other.let_go), default=0)
+            assert any(one.documents * 10 >= most for one in pool if one.id in whole)
     if any(one.type in {BackupType.FULL, BackupType.SNAPSHOT} for one in own.values()):
         assert kept & own.keys()
+
+
+@settings(max_examples=200, deadline=None)
+@given(inventory=inventories(), which=st.integers(0, 11))
+def test_letting_go_of_one_costs_no_newer_one(inventory: list[Candidate], which: int) -> None:
+    """Who lets go of a backup and of older ones loses none of the newer, unless those build the older ones up."""
+    own = {one.id: one for one in inventory if not one.foreign}
+    if which >= len(inventory):
+        return
+    moment = inventory[which].read_time
+    older = {one.id for one in own.values() if one.read_time <= moment}
+    built_on = {member.id for one in older for member in chain_of(own[one], own)}
+
+    def kept(candidates: list[Candidate]) -> set[tuple[str, str]]:
+        verdicts = decide_retention(candidates, retention=PAGE, now=NOW)
+        return {(v.id, v.storage) for v in verdicts if v.keep and v.id not in built_on}
+
+    after = [replace(one, let_go="by ada: moved") if one.id in older else one for one in inventory]
+    assert kept(inventory) <= kept(after)
 
 
 @settings(max_examples=100, deadline=None)

@@ -198,3 +198,37 @@ def test_uploads(ask: Ask) -> None:
     """With one storage alone nothing is missing, and saying so is no error."""
     ask("create")
     assert ask("upload") == {"uploaded": [], "problems": [], "bytes_written": 0}
+
+
+def test_letting_go_of_a_large_backup(
+    firestore: Firestore, typed: Callable[..., Ended], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clean says how; it takes a name, a reason and a yes; afterwards show and clean tell who said so and why."""
+    large = ask("create")["id"]
+    write(firestore, dict.fromkeys(contents(firestore)))
+    small = ask("create")["id"]
+    assert f"runbookd backup let-go {large} --reason" in typed("clean").out
+    monkeypatch.delenv("USER", raising=False)
+
+    for arguments, missing in (
+        (["--owner", "ada"], "--reason"),
+        (["--reason", "moved"], "--owner"),
+        (["--owner", "ada", "--reason", " "], "--reason"),
+    ):
+        refused = typed("let-go", large, *arguments, "--yes")
+        assert (refused.code, missing in refused.err) == (2, True)
+    unconfirmed = typed("let-go", large, "--owner", "ada", "--reason", "moved")
+    assert unconfirmed.code == 3
+    assert f"{large} holds 11 documents and {small} 0" in " ".join(unconfirmed.err.split())
+    assert not any(item["let_go"] for item in ask("list"))
+
+    done = typed("let-go", large, "--owner", "ada", "--reason", "moved [to] the archive", "--yes")
+    assert done.code == 0
+    assert f"let go of {large}" in done.out
+    assert "stays: younger than the retention of its type" in done.out
+    assert "moved [to] the archive" in typed("show", large).out
+    assert {verdict["let_go"][:6] for verdict in ask("clean")["verdicts"] if verdict["id"] == large} == {"by ada"}
+    cleaned = typed("clean").out
+    assert "let go of by ada" in " ".join(cleaned.split())
+    assert "let-go" not in cleaned
+    assert typed("let-go", small, "--owner", "ada", "--reason", "moved", "--yes").code == 3
