@@ -77,11 +77,6 @@ class Chain:
             found.update((path, None) for path, _ in self._stream(member, member.deletes, NameRange()))
         return found
 
-    def cuts(self) -> list[str]:
-        """Names that cut the database into parts like those it was read in."""
-        first = self.members[0]
-        return sorted({segment.first for segment in (*first.index, *first.segments)}, key=sort_key)
-
     def _merged(self, scope: Scope) -> Iterator[tuple[str, RawDocument | None]]:
         """The newest word on each name; ``None`` where it was deleted."""
         if len(self.members) == 1:

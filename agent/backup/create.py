@@ -10,10 +10,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
+from agent.backup.balance import even_cuts
 from agent.backup.catalogue import Catalogue, remove_folder
 from agent.backup.chain import Chain
 from agent.backup.differences import compare_keys, spans_of
@@ -50,6 +51,8 @@ class Order:
         key_id: the key to encrypt with, the catalogue's current one; empty for none.
         parallel: how many ranges are read at once.
         expected: documents to expect, for progress.
+        sizes: mean bytes of a document under a root collection, as far as they are known: ranges that are read with
+            their documents are to be equal in bytes.
         tool: what makes it, e.g. ``runbookd 0.1.0``.
     """
 
@@ -62,6 +65,7 @@ class Order:
     key_id: str = ""
     parallel: int = 4
     expected: int | None = None
+    sizes: Mapping[str, float] = field(default_factory=dict)
     tool: str = "runbookd"
 
 
@@ -117,7 +121,7 @@ def _read_all(order: Order, reader: Reader, read_time: datetime, copies: _Copies
     scopes: Sequence[Scope] = (
         [CollectionGroup(id=collection) for collection in order.only]
         if order.only
-        else reader.ranges(order.parallel * 4, read_time)
+        else reader.ranges(order.parallel * 4, read_time, sizes=order.sizes)
     )
 
     def read(number: int, scope: Scope) -> _Part:
@@ -162,7 +166,7 @@ def _read_increment(
     """
     newer = base.newer()
     prefix = len(reader.address.documents) + 1
-    scopes = reader.ranges(order.parallel * 4, read_time, known=base.cuts())
+    scopes = reader.ranges(order.parallel * 4, read_time, known=even_cuts(base.members[0].segments, order.parallel * 4))
     spans = spans_of(scopes)
     found = _side_by_side(
         lambda number, scope: compare_keys(

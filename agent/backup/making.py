@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agent.backup.balance import mean_sizes
 from agent.backup.catalogue import Catalogue
 from agent.backup.chain import Chain, load_chain
 from agent.backup.create import Order, create_backup
@@ -76,9 +77,10 @@ class Maker:
                 "no collection has the priority CRITICAL",
                 hint="mark one in the runbook's migration order",
             )
-        previous = next(
-            (entry.manifest for entry in self.catalogue.entries() if entry.manifest and not entry.manifest.only), None
-        )
+        whole = [entry.manifest for entry in self.catalogue.entries() if entry.manifest and not entry.manifest.only]
+        previous = next(iter(whole), None)
+        # An increment's documents are few, and not like the others.
+        ours = (one for one in whole if one.database == self.database.address.root and not one.parent)
         order = Order(
             type=actual,
             requested=kind if kind is not actual else None,
@@ -89,6 +91,7 @@ class Maker:
             key_id=self.catalogue.keys.current,
             parallel=self.parallel,
             expected=previous.total_documents if previous and actual is not BackupType.CRITICAL else None,
+            sizes=mean_sizes(measure.segments) if (measure := next(ours, None)) is not None else {},
             tool=self.tool,
         )
         # What an increment builds on must not expire under it: until it is published, nothing else says it is needed.

@@ -6,7 +6,7 @@ and nothing more, so that they can't write, whatever their code says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -23,10 +23,18 @@ class Reader(Protocol):
     def server_time(self) -> datetime:
         """The server's present, usable as ``read_time``."""
 
-    def ranges(self, parts: int, read_time: datetime, *, known: Sequence[str] = ()) -> list[Scope]:
+    def ranges(
+        self,
+        parts: int,
+        read_time: datetime,
+        *,
+        known: Sequence[str] = (),
+        sizes: Mapping[str, float] | None = None,
+    ) -> list[Scope]:
         """Disjoint scopes, in ``__name__`` order, that together hold every document; about ``parts`` of them.
 
         Args:
+            sizes: mean bytes of a document under a root collection, where known, so that parts are equal in bytes.
             known: paths that are known to cut the database well; they may spare the server the planning.
         """
 

@@ -7,7 +7,7 @@ writer.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from types import TracebackType
@@ -154,13 +154,22 @@ class Firestore:
 
     # --- many documents ----------------------------------------------------------------------------------------
 
-    def ranges(self, parts: int, read_time: datetime, *, known: Sequence[str] = ()) -> list[Scope]:
+    def ranges(
+        self,
+        parts: int,
+        read_time: datetime,
+        *,
+        known: Sequence[str] = (),
+        sizes: Mapping[str, float] | None = None,
+    ) -> list[Scope]:
         """Disjoint scopes that together are every document, under missing parents too, in the order of names.
 
         A server that can't cut (Google's emulator) is read in one: see :mod:`agent.firestore.cuts`.
 
         Args:
             parts: how many of about equal size are wanted; each root collection is at least one.
+            sizes: mean bytes of a document under a root collection, as far as an earlier scan told: equal size is
+                bytes then, and documents otherwise.
             known: paths of documents, in order, that an earlier scan found to cut the database well. They are taken
                 as they are, unless flat collections are better read whole: counting is dear where paging is slow.
         """
@@ -179,6 +188,7 @@ class Firestore:
                 count=lambda scope: self.count(scope, read_time),
                 cuts=lambda root, pieces: self._cuts.of(root, pieces, read_time),
                 pageable=pageable,
+                sizes=sizes,
             )
         except Permanent as error:
             if error.reason in (PermanentReason.UNSUPPORTED, PermanentReason.INVALID):

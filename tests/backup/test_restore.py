@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pytest
@@ -94,8 +94,15 @@ class ReadOnly:
     def server_time(self) -> datetime:
         return self._firestore.server_time()
 
-    def ranges(self, parts: int, read_time: datetime, *, known: Sequence[str] = ()) -> list[Scope]:
-        return self._firestore.ranges(parts, read_time, known=known)
+    def ranges(
+        self,
+        parts: int,
+        read_time: datetime,
+        *,
+        known: Sequence[str] = (),
+        sizes: Mapping[str, float] | None = None,
+    ) -> list[Scope]:
+        return self._firestore.ranges(parts, read_time, known=known, sizes=sizes)
 
     def pages(
         self, scope: Scope, read_time: datetime | None = None, *, keys_only: bool = False
