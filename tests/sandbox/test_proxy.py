@@ -190,6 +190,17 @@ def test_an_unknown_method_is_unimplemented_as_upstream_says(channel: Any) -> No
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_refusal_overtakes_the_request(channel: Any, size: int) -> None:
+    """Upstream refuses before it has the request, which then can't be delivered: its refusal is what counts."""
+    with futures.ThreadPoolExecutor(32) as pool:
+        calls = [pool.submit(refused, lambda: unary(channel, "NoSuchMethod")(bytes(size))) for _ in range(300)]
+        errors: list[Any] = [call.result() for call in calls]
+    assert {(error.code(), error.details()) for error in errors} == {
+        (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    }
+
+
 def test_cancelling_the_call_cancels_it_upstream(channel: Any, upstream: Upstream, proxy: ProxyProcess) -> None:
     """A client that goes away frees the server's worker at once."""
     call = channel.unary_unary(SERVICE + "Hang").future(b"")
