@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from agent.firestore import MustExistAt, PlannedWrite, RawDocument, WriteKind
 from agent.migration.changes import PlannedChange, digest_of
 from agent.migration.database import Database
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+from agent.migration.settlement import nanoseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +41,13 @@ def find_creations(database: Database, creates: Sequence[PlannedChange], since: 
         creates: what transforms ask for, see :func:`agent.migration.changes.changes_of`.
         since: when the run began, by the server's clock.
     """
-    began = (since - _EPOCH) // _MICROSECOND * 1000
+    began = nanoseconds(since)
     found = database.get([change.write.name for change in creates]) if creates else {}
     removals: dict[str, PlannedWrite] = {}
     changed: dict[str, RawDocument] = {}
     for change in creates:
         now = found[change.write.name]
-        if now is None or now.create_time < began:
+        if now is None or now.create_time <= began:
             continue
         if digest_of(now) == change.intent.digest:
             condition = MustExistAt(now.update_time)

@@ -6,7 +6,8 @@ since, the versions in between are looked at one by one, newest first: Firestore
 transform that is not idempotent applied exactly once.
 
 One case is beyond telling: somebody else writing, in that very moment, precisely the bytes that were meant; it counts
-as applied.
+as applied. So does a document that was to be created and stood there all along with the very same contents; but its
+update_time is of before the run, by which :mod:`agent.migration.undo` knows it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,11 @@ def _settle(database: Database, intent: Intent, current: RawDocument | None) -> 
                 raise
             break
     return Settlement(State.UNCLEAR, 0, current)
+
+
+def nanoseconds(moment: datetime) -> int:
+    """``moment`` as update_times are given: ns since the epoch."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def just_before(update_time: int) -> datetime:

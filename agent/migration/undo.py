@@ -35,7 +35,7 @@ from agent.migration.document import DELETE, Document
 from agent.migration.journal import Action, Intent, JournalWriter, Result, SetAside, State
 from agent.migration.replay import IntentFrame, Replay, read_intents
 from agent.migration.runs import RunRecord, Runs, RunState
-from agent.migration.settlement import settle
+from agent.migration.settlement import nanoseconds, settle
 from agent.telemetry import Progress, ProgressSink, Telemetry
 from agent.telemetry.catalogue import MIGRATION_CHECKED, MIGRATION_MISMATCHES
 
@@ -122,6 +122,7 @@ class _Undo:
     def __init__(self, session: UndoSession) -> None:
         self._session = session
         self._told = session.told
+        self._began = nanoseconds(session.record.pre_read_time)
         self._lock = threading.Lock()
         self._done = self._total = 0
         self._undone = self._merged = 0
@@ -186,9 +187,12 @@ class _Undo:
         self._write_seconds += self._session.clock.monotonic() - began
 
     def _open(self, place: IntentFrame) -> list[int]:
-        """Sequences that the migration applied and that are not undone; kept ones are looked at again."""
-        states = self._told.states
-        return [s for s in place.sequences if states[s] in _OPEN]
+        """Sequences that the migration applied and that are not undone; kept ones are looked at again.
+
+        Not those that found what they were to create there already, from before the run: that is not the migration's.
+        """
+        states, times = self._told.states, self._told.update_times
+        return [s for s in place.sequences if states[s] in _OPEN and not 0 < times[s] <= self._began]
 
     def _undo_frame(self, place: IntentFrame) -> None:
         intents = read_intents(place)

@@ -138,6 +138,23 @@ def test_what_the_migration_created_goes_with_it(
     assert "- `ledger/c-0004`: created by the migration, and not as" in report
 
 
+def test_what_stood_there_before_is_not_taken_for_created(world: World, write_definition: Writer) -> None:
+    """With the very contents that the migration would have given it, it is no conflict, and an undo leaves it."""
+    world.counters(5)
+    world.put({"ledger/c-0002": {"n": start(2)}})
+    before = world.fingerprint()
+    write_definition(SPLIT)
+    migrations = world.migrations()
+    run = migrations.run("0001").record
+    assert run.counts.set_aside == 0
+
+    undone = migrations.undo(run.id)
+
+    assert undone.findings.by_journal
+    assert world.fingerprint() == before
+    assert (undone.record.undone, undone.findings.kept) == (5 + 9, ())
+
+
 def test_what_users_created_is_nobodys_origin(
     world: World, write_definition: Writer, backups: Callable[[], LastBackup]
 ) -> None:
