@@ -55,6 +55,7 @@ else:
         "ShallowWrite": {
             "update": (1, "bytes", False),
             "delete": (2, "string", False),
+            "update_mask": (3, "bytes", False),
             "current_document": (4, "bytes", False),
         },
         "BatchWriteEnvelope": {"database": (1, "string", False), "writes": (2, "bytes", True)},

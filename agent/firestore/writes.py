@@ -9,6 +9,7 @@ from typing import Protocol
 from agent.faults import Permanent, PermanentReason, Reason
 from agent.firestore.document import with_name
 from agent.firestore.envelope import Moment, ShallowWrite
+from agent.firestore.patches import Patch
 from agent.firestore.protos import Precondition
 
 _NS = 1_000_000_000
@@ -52,20 +53,25 @@ class PlannedWrite:
         fields: for SET: the fields as :attr:`agent.firestore.document.RawDocument.fields` or
             :func:`agent.firestore.values.encode_fields` give them.
         precondition: checked by the server in the same instant as the change.
+        patch: what of ``fields`` differs from the version that a :class:`MustExistAt` names; then that is all that is
+            sent. Without such a precondition ``fields`` are sent whole.
     """
 
     name: str
     kind: WriteKind = WriteKind.SET
     fields: bytes = b""
     precondition: Condition | None = None
+    patch: Patch | None = None
 
     def encoded(self) -> bytes:
         """The ``Write`` message."""
-        made = (
-            ShallowWrite(update=with_name(self.name, self.fields))
-            if self.kind is WriteKind.SET
-            else ShallowWrite(delete=self.name)
-        )
+        patch = self.patch
+        if self.kind is not WriteKind.SET:
+            made = ShallowWrite(delete=self.name)
+        elif patch is not None and isinstance(self.precondition, MustExistAt):
+            made = ShallowWrite(update=with_name(self.name, patch.fields), update_mask=patch.mask)
+        else:
+            made = ShallowWrite(update=with_name(self.name, self.fields))
         if self.precondition is not None:
             made.current_document = _encoded(self.precondition)
         return made.SerializeToString()

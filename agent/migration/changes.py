@@ -129,7 +129,8 @@ def _is_path(name: str) -> bool:
 
 
 def _update(raw: RawDocument, after: Document) -> PlannedChange | None:
-    fields = after.encoded()
+    edited = after.edited()
+    fields = edited.fields
     after_digest = digest(fields)
     # Equal fields have equal lengths, so most changed documents are told without hashing what they were. A write that
     # changes nothing is not sent: Firestore would keep the update_time, and with it the doubt whether it was applied.
@@ -137,7 +138,7 @@ def _update(raw: RawDocument, after: Document) -> PlannedChange | None:
         return None
     return PlannedChange(
         Intent(Action.UPDATE, raw.name, raw.raw, raw.update_time, after_digest),
-        PlannedWrite(name=raw.name, kind=WriteKind.SET, fields=fields, precondition=MustExistAt(raw.update_time)),
+        PlannedWrite(name=raw.name, fields=fields, precondition=MustExistAt(raw.update_time), patch=edited.patch),
     )
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent.firestore import LazyFields, encode_fields
+from agent.firestore import Edited, LazyFields, encode_fields
 
 _ABSENT: Final = object()
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -159,12 +159,20 @@ class Document:
         Raises:
             Permanent: a field can't be stored; the message names it.
         """
+        return self.edited().fields
+
+    def edited(self) -> Edited:
+        """:meth:`encoded`, and of a document that came from a database what differs from then.
+
+        Raises:
+            Permanent: a field can't be stored; the message names it.
+        """
         if self._source is None:
-            return encode_fields(self.fields)
+            return Edited(fields=encode_fields(self.fields), patch=None)
         if self._fields is not None:
-            return self._source.encoded_as(self._fields)
+            return self._source.edited_as(self._fields)
         changed = {key: value for key, value in self._changed.items() if value is not _ABSENT}
-        return self._source.encoded(changed, [key for key in self._changed if key not in changed])
+        return self._source.edited(changed, [key for key in self._changed if key not in changed])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Document) and self._name == other._name and self.fields == other.fields

@@ -111,6 +111,17 @@ def body_of(document: Document) -> bytes:
     return plain.SerializeToString(deterministic=True)
 
 
+def entries(document: bytes) -> dict[bytes, bytes] | None:
+    """The serialised map entries of a Document message's fields, by key; ``None`` if one is not in its usual form."""
+    found: dict[bytes, bytes] = {}
+    for entry in LazyFields.FromString(document).fields:
+        if not entry.startswith(b"\x0a"):
+            return None  # a key that is empty, or not the first thing of its entry
+        length, start = (entry[1], 2) if entry[1] < 0x80 else read_varint(entry, 1)
+        found[entry[start : start + length]] = entry
+    return found
+
+
 def same_content(framed: bytes, other: bytes) -> bool:
     """Whether two framed documents say the same, whatever order their fields and maps come in.
 

@@ -1,17 +1,19 @@
 """Applying writes: Commit, BatchWrite, and the single-document RPCs that are a commit of one.
 
-A plain write (a whole document or a delete, with or without a precondition) is what a backup's restore, a migration
-and its undo send by the hundred thousand. It is stored as the bytes it came in. Masks, transforms and anything
-out of the ordinary go through parsed messages. Called by the server.
+A plain write (a whole document or a delete, with or without a precondition) is what a backup's restore and a
+migration's undo send by the hundred thousand; it is stored as the bytes it came in. A migration sends top-level fields
+under a mask; they are put beside the stored ones, which stay bytes. Nested masks, transforms and anything out of the
+ordinary go through parsed messages. Called by the server.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from agent.firestore.protos import Document, Precondition, Value, Write, WriteResult
+from agent.firestore.protos import Document, DocumentMask, Precondition, Value, Write, WriteResult
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Collection
 from agent.sandbox.frames import LazyDocument, LazyWrite
@@ -91,18 +93,26 @@ class Writes:
             results = [write.apply(commit) for write in prepared]
         return commit_response(results, commit.time)
 
-    def prepare(self, root: str, raw: bytes) -> PlainWrite | ParsedWrite:
+    def prepare(self, root: str, raw: bytes) -> PlainWrite | MaskedWrite | ParsedWrite:
         """Parse and check what can be checked before the commit starts.
 
         Raises:
             StatusError: INVALID_ARGUMENT.
         """
         write = LazyWrite.FromString(raw)
-        if write.update_mask or write.update_transforms or write.transform:
+        if write.update_transforms or write.transform:
             return self._parsed(root, Write.FromString(raw))
         condition = None
         if write.HasField("current_document"):
             condition = Precondition.FromString(write.current_document)
+        if write.update_mask:
+            keys = _top_level(b"".join(write.update_mask))
+            new = frames.entries(write.update)
+            if keys is None or new is None or not write.HasField("update"):
+                return self._parsed(root, Write.FromString(raw))
+            name = LazyDocument.FromString(write.update).name
+            is_suspect = _is_suspect(write.update, len(frames.named(name)))
+            return MaskedWrite(self.target(name, root), keys, new, condition, is_suspect=is_suspect)
         if write.HasField("update"):
             update = LazyDocument.FromString(write.update)
             content = _content(write.update, update)
@@ -143,8 +153,47 @@ class PlainWrite:
         return write_result(commit.put(target.collection, target.key, self._content, stored))
 
 
+class MaskedWrite:
+    """Set or remove top-level fields, ``keys``; ``new`` holds the serialised map entries of those that are set."""
+
+    __slots__ = ("_condition", "_is_suspect", "_keys", "_new", "target")
+
+    def __init__(
+        self,
+        target: Target,
+        keys: frozenset[bytes],
+        new: dict[bytes, bytes],
+        condition: Precondition | None,
+        *,
+        is_suspect: bool,
+    ) -> None:
+        self.target = target
+        self._keys = keys
+        self._new = new
+        self._condition = condition
+        self._is_suspect = is_suspect
+
+    def apply(self, commit: Commit) -> bytes:
+        """Do it; the serialised WriteResult.
+
+        Raises:
+            StatusError: the precondition doesn't hold, or the document may not be what it would become.
+        """
+        target, keys = self.target, self._keys
+        stored = commit.find(target.collection, target.key)
+        if self._condition is not None:
+            check_precondition(self._condition, stored, target.name)
+        there = {} if stored is None else _entries(stored.frame)
+        kept = [entry for key, entry in there.items() if key not in keys]
+        kept += [entry for key, entry in self._new.items() if key in keys]
+        content = frames.named(target.name) + b"".join([frames.delimited(b"\x12", entry) for entry in kept])
+        if self._is_suspect or len(content) > _SURELY_SMALL:
+            check_document(Document.FromString(content))
+        return write_result(commit.put(target.collection, target.key, content, stored))
+
+
 class ParsedWrite:
-    """A write with an update mask or transforms."""
+    """A write with transforms, or with a mask of nested fields."""
 
     __slots__ = ("_mask", "_write", "target")
 
@@ -213,6 +262,26 @@ def check_document(document: Document) -> None:
             f"Document '{document.name}' cannot be written because its size ({size:,} bytes) "
             f"exceeds the maximum allowed size of {MAX_DOCUMENT_BYTES:,} bytes."
         )
+
+
+def _entries(framed: bytes) -> dict[bytes, bytes]:
+    """The serialised map entries of a stored document's fields, by key."""
+    found = frames.entries(frames.message(framed))
+    # Stored as it came, in an order that no serialiser produces.
+    return frames.entries(frames.body_of(frames.parse(framed))) or {} if found is None else found
+
+
+@lru_cache(maxsize=1024)  # a client's writes are masked alike
+def _top_level(mask: bytes) -> frozenset[bytes] | None:
+    """The names of the fields of a serialised mask; ``None`` if one is within another.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT if it holds what is not a field path.
+    """
+    paths = [parse_field_path(path) for path in DocumentMask.FromString(mask).field_paths]
+    if any(len(path) > 1 for path in paths):
+        return None
+    return frozenset(path[0].encode() for path in paths)
 
 
 def _content(raw: bytes, update: Any) -> bytes:

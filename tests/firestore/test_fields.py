@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from agent.faults import Permanent
 from agent.firestore import LazyFields, Timestamp, decode_fields, encode_fields
-from agent.firestore.protos import Document
+from agent.firestore.patches import field_path
+from agent.firestore.protos import Document, DocumentMask
 from tests.firestore.field_values import FIELDS, KEYS, OPAQUE, VALUES
 
 
@@ -33,7 +34,7 @@ def test_changed_fields_are_as_if_everything_had_been_encoded(
     for key in read:
         lazy.get(key)
     expected = {key: value for key, value in {**fields, **changed}.items() if key not in gone}
-    assert lazy.encoded(changed, gone) == encode_fields(expected)
+    assert lazy.edited(changed, gone).fields == encode_fields(expected)
 
 
 @given(FIELDS, FIELDS)
@@ -41,7 +42,34 @@ def test_whole_dicts_are_encoded_alike(fields: dict[str, Any], others: dict[str,
     """Values taken over from the document, and others, give the same bytes by either way."""
     lazy = LazyFields(raw_document(fields))
     kept = {key: value for index, (key, value) in enumerate(lazy.all().items()) if index % 2}
-    assert lazy.encoded_as({**kept, **others}) == encode_fields({**kept, **others})
+    assert lazy.edited_as({**kept, **others}).fields == encode_fields({**kept, **others})
+
+
+@given(FIELDS, FIELDS, st.lists(KEYS, max_size=3))
+def test_a_patch_on_the_old_fields_gives_the_new_ones(
+    fields: dict[str, Any], changed: dict[str, Any], removed: list[str]
+) -> None:
+    """What a server does with a mask: the fields that it names are taken from the patch, or go."""
+    beside = {"beside": "x" * 2_000}  # enough of it that a patch is always worth it
+    gone = [key for key in [*removed, *list(fields)[:1]] if key not in changed]
+    edited = LazyFields(raw_document({**fields, **beside})).edited(changed, gone)
+    touched = {key for key in [*changed, *gone] if key in changed or key in fields}
+    if not touched:
+        assert edited.patch is None
+        return
+    assert edited.patch is not None
+    assert sorted(DocumentMask.FromString(edited.patch.mask).field_paths) == sorted(map(field_path, touched))
+    was, new = Document.FromString(encode_fields({**fields, **beside})), Document.FromString(edited.patch.fields)
+    for key in touched:
+        was.fields.pop(key, None)
+        if key in new.fields:
+            was.fields[key].CopyFrom(new.fields[key])
+    assert was.SerializeToString(deterministic=True) == edited.fields
+
+
+def test_a_patch_that_saves_little_is_not_made() -> None:
+    """Most of the document is new: it is sent whole."""
+    assert LazyFields(raw_document({"a": 1, "b": 2})).edited({"a": 2}, ()).patch is None
 
 
 @given(FIELDS)
@@ -51,7 +79,7 @@ def test_reading_agrees_with_decoding(fields: dict[str, Any]) -> None:
     eager = decode_fields(raw)
     lazy = LazyFields(raw)
     assert repr({key: lazy.get(key) for key in eager}) == repr(eager)
-    lazy.encoded({"new": 1}, eager)
+    lazy.edited({"new": 1}, eager)
     assert repr(lazy.all()) == repr(eager)
     assert [key in lazy for key in eager] == [True] * len(eager)
     assert "new" not in lazy or "new" in eager
@@ -64,7 +92,7 @@ def test_what_is_changed_in_place_is_written(fields: dict[str, Any], value: Any)
     lazy = LazyFields(raw_document({**fields, "list": [1], "map": {"a": 1}}))
     lazy.get("list").append(value)
     lazy.get("map")["b"] = value
-    assert lazy.encoded({}, ()) == encode_fields({**fields, "list": [1, value], "map": {"a": 1, "b": value}})
+    assert lazy.edited({}, ()).fields == encode_fields({**fields, "list": [1, value], "map": {"a": 1, "b": value}})
 
 
 def test_untouched_fields_keep_what_this_version_does_not_know() -> None:
@@ -73,7 +101,7 @@ def test_untouched_fields_keep_what_this_version_does_not_know() -> None:
     message.fields["odd"].timestamp_value.nanos = 1_500_000_000
     lazy = LazyFields(message.SerializeToString())
     assert lazy.get("odd") == Timestamp(1_500_000_000)
-    again = Document.FromString(lazy.encoded({"n": 2}, ()))
+    again = Document.FromString(lazy.edited({"n": 2}, ()).fields)
     assert again.fields["new"] == message.fields["new"]
     assert again.fields["odd"].timestamp_value.nanos == 1_500_000_000
 
@@ -82,7 +110,7 @@ def test_a_field_that_cannot_be_stored_is_named() -> None:
     """The error names the field, changed or changed in place."""
     lazy = LazyFields(raw_document({"list": []}))
     with pytest.raises(Permanent, match="field 'age'"):
-        lazy.encoded({"age": 2**63}, ())
+        lazy.edited({"age": 2**63}, ())
     lazy.get("list").append(object())
     with pytest.raises(Permanent, match="field 'list'"):
-        lazy.encoded({}, ())
+        lazy.edited({}, ())

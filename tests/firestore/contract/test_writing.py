@@ -14,6 +14,7 @@ from agent.firestore import (
     Batch,
     Firestore,
     GeoPoint,
+    LazyFields,
     MustExist,
     MustExistAt,
     MustNotExist,
@@ -138,6 +139,37 @@ def test_any_document_comes_back_bit_by_bit(firestore: Firestore, contents: list
         document = found[write.name]
         assert document is not None
         assert _with_one_nan(document.fields) == _with_one_nan(write.fields)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents=st.lists(st.tuples(_MAPS, _MAPS, st.booleans()), min_size=20, max_size=20))
+def test_a_patch_leaves_what_the_whole_document_would(
+    firestore: Firestore, contents: list[tuple[dict[str, Any], dict[str, Any], bool]]
+) -> None:
+    """Fields set, replaced and removed by a mask, whatever they are called and hold, and those beside them."""
+    first = [{**before, "beside": "x" * 2_000} for before, _, _ in contents]
+    names = [_name(firestore, f"users/u{n}") for n in range(len(contents))]
+    started = [PlannedWrite(name=name, fields=encode_fields(one)) for name, one in zip(names, first, strict=True)]
+    assert firestore.write(started).finish().applied == len(names)
+    there = firestore.get(names)
+    writes: list[PlannedWrite] = []
+    then: list[dict[str, Any]] = []
+    for name, (_, after, keeps) in zip(names, contents, strict=True):
+        document = there[name]
+        assert document is not None
+        lazy = LazyFields(document.raw)
+        then.append({**(lazy.all() if keeps else {"beside": lazy.get("beside")}), **after, "new": True})
+        edited = lazy.edited_as(then[-1])
+        condition = MustExistAt(document.update_time)
+        write = PlannedWrite(name=name, fields=edited.fields, precondition=condition, patch=edited.patch)
+        assert len(write.encoded()) < 1_500, "the patch was not sent"
+        writes.append(write)
+    assert firestore.write(writes).finish().applied == len(writes)
+    found = firestore.get(names)
+    for write, one in zip(writes, then, strict=True):
+        document = found[write.name]
+        assert document is not None
+        assert _with_one_nan(document.fields) == _with_one_nan(encode_fields(one))
 
 
 def _with_one_nan(fields: bytes) -> bytes:
