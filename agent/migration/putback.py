@@ -11,7 +11,7 @@ fewer documents to take away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -111,19 +111,20 @@ def put_back(
     """
     restored = source.restore(backup, tuple(part.collection for part in record.collections), progress, cancelled)
     why = _UNTOLD.format(backup=backup, name=record.name)
-    removed: set[str] = set()
+    removed = 0
     left: dict[str, str] = {}
+    rest: Set[str] = restored.extra
     if definition is not None:
         why = _NOT_ITS_OWN.format(backup=backup)
         cleared = _Clearing(definition, record, restored, database, progress, cancelled).run()
-        removed, left = cleared.removed, cleared.changed
-    left |= dict.fromkeys(sorted(restored.extra - removed - left.keys()), why)
+        removed, left, rest = cleared.removed, cleared.changed, cleared.rest
+    left |= dict.fromkeys(sorted(rest - left.keys()), why)
     listed = tuple(
         SetAside(name=path, collection=path.split("/")[-2], why=why) for path, why in islice(left.items(), LISTED)
     )
     return PutBackFindings(
         restored=restored.documents,
-        removed=len(removed),
+        removed=removed,
         kept=(*restored.kept, *listed),
         unlisted=len(left) - len(listed),
         extra=len(left),
@@ -147,10 +148,11 @@ class _Clearing:
         self._database = database
         self._progress = progress
         self._cancelled = cancelled
-        # Only documents as the backup has them are as they were before the run. To take a user's new document for an
-        # origin would mean to take away what the user's application made of it.
-        self._no_origins = restored.extra | {item.name for item in restored.kept}
-        self.removed: set[str] = set()
+        self._extra = restored.extra
+        self._kept = {item.name for item in restored.kept}
+        self._covered = {part.collection for part in record.collections}
+        self.removed = 0
+        self.rest = set(restored.extra)  # that nothing is known of
         self.changed: dict[str, str] = {}  # and why it is left
 
     def run(self) -> _Clearing:
@@ -176,8 +178,9 @@ class _Clearing:
         creates = [
             change
             for raw in page
-            if address.relative(raw.name) not in self._no_origins
+            if self._is_origin(address.relative(raw.name))
             for change in changes_of(self._definition, raw, address).creates
+            if not self._is_the_backups(address.relative(change.write.name))
         ]
         found = find_creations(self._database, creates, self._record.pre_read_time)
         self.changed |= {address.relative(raw.name): _CHANGED for raw in found.changed}
@@ -201,7 +204,19 @@ class _Clearing:
             else:
                 self.changed[address.relative(name)] = f"created by the migration; deleting it failed: {unsure[name]}"
 
+    def _is_origin(self, path: str) -> bool:
+        """Whether a document of the run's collections is as it was before the run: as the backup has it.
+
+        To take a user's new document for an origin would mean to take away what the user's application made of it.
+        """
+        return path not in self._extra and path not in self._kept
+
+    def _is_the_backups(self, path: str) -> bool:
+        """Whether it stays because the backup has it, even if a user deleted it and the migration made it anew."""
+        return path.split("/")[-2] in self._covered and path not in self._extra
+
     def _gone(self, name: str) -> None:
         path = self._database.address.relative(name)
-        self.removed.add(path)
+        self.removed += 1
+        self.rest.discard(path)
         self.changed.pop(path, None)

@@ -170,6 +170,12 @@ class WayBack:
             undone, kept, unlisted = back.restored + back.removed, back.kept, back.unlisted
             if back.removed:
                 self._note(record, f"{back.removed:,} documents that the migration had created were removed")
+            if definition is None:
+                self._note(
+                    record,
+                    f"what the migration created in other collections is not looked for: {record.name}.py as it ran"
+                    " would tell where",
+                )
             if back.extra:
                 self._note(record, f"{back.extra:,} documents that {backup} does not have were left alone")
         record = dataclasses.replace(

@@ -173,6 +173,25 @@ def test_what_users_created_is_nobodys_origin(
     assert [item.name for item in undone.findings.kept] == ["counters/new", "counters/new-half"]
 
 
+def test_what_the_backup_has_stays(world: World, write_definition: Writer, backups: Callable[[], LastBackup]) -> None:
+    """A user deleted a document after the backup, and the migration made the very same anew: the backup wins."""
+    half = {"counters/c-0000-half": {"n": start(0), "half": True}}
+    world.counters(2)
+    world.put(half)
+    source = backups()
+    world.delete("counters/c-0000-half")
+    write_definition(SPLIT)
+    run = world.migrations().run("0001").record
+    assert run.counts.created == 4
+    lost(world)
+
+    undone = world.migrations(Later(world), backups=source).undo(run.id, from_backup=True)
+
+    assert set(world.all("counters")) == {"counters/c-0000", "counters/c-0001", *half}
+    assert world.all("ledger") == {}
+    assert undone.findings.kept == ()
+
+
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_done_again_it_takes_the_rest_away(
     world: World, write_definition: Writer, backups: Callable[[], LastBackup], fails: str
@@ -216,6 +235,7 @@ def test_without_the_file_all_are_named(
     assert len(world.all("counters")) == 6
     content = json.loads((world.folder / "reports" / f"undo-report-{run}.json").read_text())
     assert [item["name"] for item in content["findings"]["kept"]] == [f"counters/c-{i:04d}-half" for i in range(3)]
+    assert "in other collections is not looked for" in json.dumps(content["timeline"])
 
 
 class Plenty:
