@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 PRODUCTION = "firestore.googleapis.com:443"
 
@@ -21,12 +22,12 @@ class DatabaseAddress:
     database: str = "(default)"
     host: str | None = None
 
-    @property
+    @cached_property
     def root(self) -> str:
         """``projects/P/databases/D``."""
         return f"projects/{self.project}/databases/{self.database}"
 
-    @property
+    @cached_property
     def documents(self) -> str:
         """The parent of all root collections: ``projects/P/databases/D/documents``."""
         return f"{self.root}/documents"
@@ -46,10 +47,14 @@ class DatabaseAddress:
         Raises:
             ValueError: ``name`` belongs to another database.
         """
-        prefix = self.documents + "/"
+        prefix = self._prefix
         if not name.startswith(prefix):
             raise ValueError(f"{name!r} is not in {self.documents}")
         return name[len(prefix) :]
+
+    @cached_property
+    def _prefix(self) -> str:
+        return f"{self.documents}/"
 
     def __str__(self) -> str:
         return f"project {self.project}, database {self.database} at {self.target}"

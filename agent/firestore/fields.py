@@ -11,8 +11,7 @@ Called by :mod:`agent.migration`. Who wants every value takes :func:`agent.fires
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.faults import Permanent, PermanentReason
 from agent.firestore.patches import Patch, mask_of
@@ -25,17 +24,18 @@ _NOT_FIELDS = ("name", "create_time", "update_time")
 _WORTH_IT = 0.5  # of the whole: above it, the server's merging costs what its reading saves
 
 
-@dataclass(frozen=True, slots=True)
-class Edited:
+class Edited(NamedTuple):
     """A document's fields after a change.
 
     Args:
         fields: all of them in canonical form, equal to :func:`agent.firestore.values.encode_fields` of the same values.
         patch: what differs from before; ``None`` where that would hardly save anything.
+        differs: whether anything is other than before; ``None`` where there is no before.
     """
 
     fields: bytes
-    patch: Patch | None
+    patch: Patch | None = None
+    differs: bool | None = None
 
 
 class LazyFields:
@@ -92,23 +92,35 @@ class LazyFields:
         fields = message.fields
         new = Document()
         touched: list[str] = []
+        differs = False
         for key in removed:
             if key in fields:
                 del fields[key]
                 touched.append(key)
+                differs = True
         for key, value in self._decoded.items():
             if isinstance(value, _MUTABLE) and key not in changed and key in fields:
-                _replace(fields, new.fields, key, value)
-                touched.append(key)
+                _put(new.fields, key, value)
+                if _is_same(fields[key], new.fields[key]):
+                    del new.fields[key]
+                else:
+                    del fields[key]  # a Value that is not empty would be merged with, not replaced
+                    touched.append(key)
+                    differs = True
         for key, value in changed.items():
-            _replace(fields, new.fields, key, value)
+            _put(new.fields, key, value)
             touched.append(key)
+            if key in fields:
+                differs = differs or not _is_same(fields[key], new.fields[key])
+                del fields[key]
+            else:
+                differs = True
         message.MergeFrom(new)
         whole = message.SerializeToString(deterministic=True)
-        patch = Patch(fields=new.SerializeToString(), mask=mask_of(tuple(touched)))
+        patch = Patch(new.SerializeToString(), mask_of(tuple(touched)))
         # Nothing touched would be a mask of nothing, which on the wire is no mask at all.
         worth_it = touched and patch.size < len(whole) * _WORTH_IT
-        return Edited(fields=whole, patch=patch if worth_it else None)
+        return Edited(whole, patch if worth_it else None, differs)
 
     def edited_as(self, fields: Mapping[str, Any]) -> Edited:
         """:meth:`edited`, for whoever has all the fields that there should be; what they have left alone is spliced.
@@ -126,11 +138,13 @@ class LazyFields:
         return message
 
 
-def _replace(fields: Any, new: Any, key: str, value: Any) -> None:
-    """Take a field out of ``fields`` and put its new value into ``new``."""
-    if key in fields:  # a Value that is not empty would be merged with, not replaced
-        del fields[key]
+def _put(new: Any, key: str, value: Any) -> None:
     try:
         encode_into(new[key], value)
     except Permanent as error:
         raise Permanent(PermanentReason.INVALID, f"field {key!r}: {error.message}", hint=error.hint) from error
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Bit for bit, the order in maps aside: unlike ``==``, tells 0.0 from -0.0 and finds NaN equal to itself."""
+    return bool(value.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True))

@@ -10,8 +10,8 @@ Made by :mod:`agent.firestore.fields`; sent by :class:`agent.firestore.writes.Pl
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from agent.firestore.protos import DocumentMask
 
@@ -19,8 +19,7 @@ from agent.firestore.protos import DocumentMask
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(NamedTuple):
     """The difference between a version of a document and what it is to become.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agent.faults import Permanent, PermanentReason, Reason
 from agent.firestore.document import with_name
@@ -90,8 +90,7 @@ class WriteState(StrEnum):
     """Given up; whether the document was changed is unknown if the outcome is ``ambiguous``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteOutcome:
+class WriteOutcome(NamedTuple):
     """The end of one write.
 
     Args:

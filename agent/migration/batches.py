@@ -17,7 +17,7 @@ from agent.firestore import RawDocument, WriteState
 from agent.migration.changes import Changes, PlannedChange, changes_of
 from agent.migration.database import Database
 from agent.migration.definition import Definition
-from agent.migration.journal import Action, Counts, JournalWriter, Result, SetAside, State
+from agent.migration.journal import Action, Counts, Intent, JournalWriter, Result, SetAside, State
 from agent.migration.pace import Pace
 from agent.migration.readback import ReadBack, Written, sample
 from agent.migration.settlement import settle
@@ -105,7 +105,7 @@ class _Chunk:
         self._aside: dict[str, str] = {}
         self._unchanged: set[str] = set()
         self._gone: set[str] = set()
-        self._written: list[Written] = []
+        self._written: list[tuple[Intent, int]] = []  # with the update_times of the writes
         self._created_here: set[str] = set()
         self._created = self._conflicts = self._failures = 0
 
@@ -154,7 +154,7 @@ class _Chunk:
         for name, change in owns.items():
             if name in wave.applied:
                 self._touched.add(name)
-                self._note(change, wave.applied[name])
+                self._written.append((change.intent, wave.applied[name]))
             elif name in wave.problems:
                 self._aside[name] = wave.problems[name]
             else:
@@ -183,7 +183,7 @@ class _Chunk:
             self._created_here.add(target)
             self._created += 1
             self._touched.add(self._run.created[target])
-            self._note(wanted[target], update_time)
+            self._written.append((wanted[target].intent, update_time))
         for target, current in wave.again.items():
             creator = self._run.created.pop(target)
             if current is None:
@@ -262,17 +262,17 @@ class _Chunk:
     def _relative(self, name: str) -> str:
         return self._run.database.address.relative(name)
 
-    def _note(self, change: PlannedChange, update_time: int) -> None:
-        intent = change.intent
-        collection = intent.name.split("/")[-2] if intent.action is Action.CREATE else self._collection
-        at = 0 if intent.action is Action.DELETE else update_time
-        self._written.append(Written(intent.name, collection, at, intent.digest))
-
     def _offer_sample(self) -> None:
         if self._run.read_back is None:
             return
         draw = random.Random(f"{self._run.seed}:{self._last_name}")
-        self._run.read_back.offer(sample(self._written, self._run.settings.sample_share, draw))
+        drawn = sample(self._written, self._run.settings.sample_share, draw)
+        self._run.read_back.offer([self._as_written(intent, update_time) for intent, update_time in drawn])
+
+    def _as_written(self, intent: Intent, update_time: int) -> Written:
+        collection = intent.name.split("/")[-2] if intent.action is Action.CREATE else self._collection
+        at = 0 if intent.action is Action.DELETE else update_time
+        return Written(intent.name, collection, at, intent.digest)
 
 
 def created_by_earlier_sessions(names: Iterable[str]) -> dict[str, str]:

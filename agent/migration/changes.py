@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agent.faults import RunbookdError
 from agent.firestore import (
@@ -29,16 +29,14 @@ NO_DIGEST = bytes(16)
 """Digest of a document that is not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedChange:
+class PlannedChange(NamedTuple):
     """One write that a transform asks for: what goes to the journal and what goes to the database."""
 
     intent: Intent
     write: PlannedWrite
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """What a transform makes of one document.
 
     Args:
@@ -83,7 +81,8 @@ def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddres
         return Changes(raw, problem=raised_at(definition, error))
     if result is None:
         return Changes(raw)
-    parts = result if isinstance(result, Sequence) else (result,)
+    # Asking whether it is a sequence takes longer than all other questions here together.
+    parts = (result,) if isinstance(result, Document) or not isinstance(result, Sequence) else result
     creates: list[PlannedChange] = []
     own: PlannedChange | None = None
     seen: set[str] = set()
@@ -105,7 +104,7 @@ def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddres
 
 def _problem(definition: Definition, document: Document, part: object, seen: set[str]) -> str:
     """What is wrong with one part of a transform's result; empty if nothing is."""
-    if not isinstance(part, Document | Deletion):
+    if not isinstance(part, (Document, Deletion)):
         return f"transform returned {type(part).__name__}; a Document, DELETE, None or a list of changes is expected"
     target = document.name if isinstance(part, Deletion) else part.name
     if target in seen:
@@ -130,15 +129,16 @@ def _is_path(name: str) -> bool:
 
 def _update(raw: RawDocument, after: Document) -> PlannedChange | None:
     edited = after.edited()
-    fields = edited.fields
-    after_digest = digest(fields)
-    # Equal fields have equal lengths, so most changed documents are told without hashing what they were. A write that
-    # changes nothing is not sent: Firestore would keep the update_time, and with it the doubt whether it was applied.
-    if len(fields) == len(raw.fields) and after_digest == digest_of(raw):
+    after_digest = digest(edited.fields)
+    differs = after_digest != digest_of(raw) if edited.differs is None else edited.differs
+    if not differs:
+        # Firestore would keep the update_time, and with it the doubt whether the write was applied.
         return None
     return PlannedChange(
         Intent(Action.UPDATE, raw.name, raw.raw, raw.update_time, after_digest),
-        PlannedWrite(name=raw.name, fields=fields, precondition=MustExistAt(raw.update_time), patch=edited.patch),
+        PlannedWrite(
+            name=raw.name, fields=edited.fields, precondition=MustExistAt(raw.update_time), patch=edited.patch
+        ),
     )
 
 

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import zstandard
 
@@ -73,8 +73,7 @@ class State(IntEnum):
     MERGED = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """One document about to be written.
 
     Args:
@@ -92,8 +91,7 @@ class Intent:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What became of the intent with this sequence number. ``update_time`` in ns since the epoch, 0 where none."""
 
     sequence: int
@@ -228,15 +226,13 @@ class JournalWriter:
         Returns:
             The sequence numbers of ``intents``, in order.
         """
-        body = bytearray()
-        for intent in intents:
-            name = intent.name.encode()
-            body += INTENT.pack(intent.action, len(name), len(intent.before), intent.before_time, intent.digest)
-            body += name
-            body += intent.before
+        parts: list[bytes] = []
+        for action, text, before, before_time, digest in intents:
+            name = text.encode()
+            parts += (INTENT.pack(action, len(name), len(before), before_time, digest), name, before)
         last = last_name.encode()
         with self._lock:
-            packed = self._compressor.compress(bytes(body))
+            packed = self._compressor.compress(b"".join(parts))
             first = self._next_sequence
             self._next_sequence += len(intents)
             self._append_locked(Kind.INTENTS, INTENTS.pack(first, len(intents), scan_range, len(last)) + last + packed)
@@ -249,7 +245,7 @@ class JournalWriter:
         if results:
             self._append(
                 Kind.RESULTS,
-                b"".join(RESULT.pack(item.sequence, item.state, item.update_time) for item in results),
+                b"".join([RESULT.pack(*item) for item in results]),
             )
 
     def done(self, scan_range: int, last_name: str, counts: Counts) -> None:

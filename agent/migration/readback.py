@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from agent.faults import RunbookdError
 from agent.firestore import RawDocument
@@ -23,9 +24,10 @@ from agent.telemetry.catalogue import MIGRATION_CHECKED, MIGRATION_MISMATCHES
 _BACKLOG = 64
 _NAMES_KEPT = 100
 
+Item = TypeVar("Item")
 
-@dataclass(frozen=True, slots=True)
-class Written:
+
+class Written(NamedTuple):
     """A write that was applied, as it should be found.
 
     Args:
@@ -47,7 +49,7 @@ class Checked:
     mismatched: int = 0
 
 
-def sample(written: Sequence[Written], share: float, draw: random.Random) -> list[Written]:
+def sample(written: Sequence[Item], share: float, draw: random.Random) -> list[Item]:
     """About ``share`` of ``written``, at least one (none of nothing)."""
     if not written:
         return []

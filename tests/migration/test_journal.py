@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 import resource
@@ -78,7 +77,7 @@ def test_a_full_disk_leaves_a_sound_journal(tmp_path: Path) -> None:
         path = segments(tmp_path)[0][1]
         random = os.urandom(20_000)
         with room_for(path.stat().st_size + 5_000), pytest.raises(Permanent) as full:
-            journal.intents(0, "y", [dataclasses.replace(intent(2), before=random)])
+            journal.intents(0, "y", [intent(2)._replace(before=random)])
         assert full.value.reason is PermanentReason.DISK_FULL
         assert "free some space" in full.value.hint
         journal.results([Result(kept[0], State.APPLIED, 77)])
