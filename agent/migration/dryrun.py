@@ -13,7 +13,8 @@ from agent.migration.changes import Changes, changes_of
 from agent.migration.database import Database
 from agent.migration.definition import Definition
 from agent.migration.journal import Counts, ScanRange, SetAside
-from agent.migration.run import OPERATION, RunSettings, scan
+from agent.migration.reading import scan
+from agent.migration.run import OPERATION, RunSettings
 from agent.telemetry import Progress, ProgressSink
 
 _DIFFS = 5

@@ -1,7 +1,8 @@
 """Running a migration: collection by collection, scanned at a pinned read_time, chunks migrated side by side.
 
-One thread reads ahead; a few transform, journal and write (:mod:`agent.migration.batches`). What is settled is
-checkpointed in the journal, so that :func:`migrate` continues exactly where a killed session stopped.
+One thread reads ahead (:mod:`agent.migration.reading`); a few transform, journal and write
+(:mod:`agent.migration.batches`). What is settled is checkpointed in the journal, so that :func:`migrate` continues
+exactly where a killed session stopped.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from agent.migration.governor import Governor, Standing
 from agent.migration.journal import Counts, JournalWriter, ScanRange, SetAside
 from agent.migration.pace import Pace
 from agent.migration.readback import Checked, ReadBack
+from agent.migration.reading import ReadAhead, in_chunks, scan
 from agent.migration.replay import Replay
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
 from agent.migration.throttle import LoadLimits
@@ -134,39 +136,6 @@ def migrate(session: Session) -> tuple[RunRecord, RunFindings]:
     return _Run(session).run()
 
 
-def scan(
-    database: Database, scan_range: ScanRange, *, after: str, repin_after: timedelta, clock: Clock
-) -> Iterator[RawDocument]:
-    """The documents of a range behind ``after`` (a full name, or empty), in name order, each once.
-
-    Pinned to one read_time as long as that stays readable: a scan that outlives it goes on behind its last document
-    at a new one.
-    """
-    address = database.address
-    while True:
-        first = after or scan_range.after
-        scope = CollectionGroup(
-            id=scan_range.collection,
-            first=address.relative(first) if first else "",
-            last=address.relative(scan_range.until) if scan_range.until else "",
-        )
-        pinned = clock.monotonic()
-        try:
-            for raw in database.documents(scope, database.server_time()):
-                if raw.name == first:
-                    continue
-                yield raw
-                after = raw.name
-                if clock.monotonic() - pinned > repin_after.total_seconds():
-                    break
-            else:
-                return
-        except Permanent as error:
-            # A machine that was asleep: its monotonic clock stood still and the hour went by.
-            if error.reason is not PermanentReason.READ_TIME_EXPIRED or after == first:
-                raise
-
-
 class _Run:
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -246,8 +215,20 @@ class _Run:
             created=created_by_earlier_sessions(left.created),
             seed=self._record.id,
         )
-        for scan_range in self._ranges():
-            self._collection(scan_range, batches, left, read_back)
+        ranges = self._ranges()
+        with ReadAhead([self._source(scan_range, left) for scan_range in ranges], is_over=self._is_over) as ahead:
+            for scan_range in ranges:
+                self._collection(scan_range, ahead.documents(), batches, left, read_back)
+
+    def _source(self, scan_range: ScanRange, left: Remainder) -> Callable[[], Iterator[RawDocument]]:
+        session = self._session
+        return lambda: scan(
+            session.database,
+            scan_range,
+            after=left.after.get(scan_range.index, ""),
+            repin_after=session.settings.repin_after,
+            clock=session.clock,
+        )
 
     def _pace(self, left: Remainder) -> Pace:
         session = self._session
@@ -298,7 +279,14 @@ class _Run:
     def _part(self, collection: str) -> CollectionProgress:
         return next(part for part in self._record.collections if part.collection == collection)
 
-    def _collection(self, scan_range: ScanRange, batches: Batches, left: Remainder, read_back: ReadBack | None) -> None:
+    def _collection(
+        self,
+        scan_range: ScanRange,
+        documents: Iterator[RawDocument],
+        batches: Batches,
+        left: Remainder,
+        read_back: ReadBack | None,
+    ) -> None:
         session = self._session
         collection = scan_range.collection
         self._collection_now = collection
@@ -322,18 +310,14 @@ class _Run:
             ThreadPoolExecutor(session.settings.parallel, thread_name_prefix="migrate") as pool,
         ):
             try:
-                documents = scan(
-                    session.database,
-                    scan_range,
-                    after=left.after.get(scan_range.index, ""),
-                    repin_after=session.settings.repin_after,
-                    clock=session.clock,
-                )
                 self._report(collection)
                 pace = batches.pace
-                for number, chunk in enumerate(
-                    _chunks(documents, lambda: session.settings.chunk(batch_size=pace.batch_size, rate=pace.rate))
-                ):
+                chunks = in_chunks(
+                    documents,
+                    lambda: session.settings.chunk(batch_size=pace.batch_size, rate=pace.rate),
+                    most_bytes=_CHUNK_BYTES,
+                )
+                for number, chunk in enumerate(chunks):
                     room.acquire()
                     if self._failure is not None:
                         break
@@ -436,18 +420,3 @@ def _state_after(error: BaseException) -> RunState:
         isinstance(error, Permanent) and error.reason is PermanentReason.CANCELLED
     )
     return RunState.CANCELLED if stopped else RunState.FAILED
-
-
-def _chunks(documents: Iterator[RawDocument], size: Callable[[], int]) -> Iterator[list[RawDocument]]:
-    """Documents in lists of ``size()``, asked anew for each, and of less where they are large."""
-    chunk: list[RawDocument] = []
-    most, held = size(), 0
-    for raw in documents:
-        chunk.append(raw)
-        held += len(raw.raw)
-        if len(chunk) >= most or held >= _CHUNK_BYTES:
-            yield chunk
-            chunk = []
-            most, held = size(), 0
-    if chunk:
-        yield chunk

@@ -22,9 +22,10 @@ from agent.migration.definition import Definition, raised_at
 from agent.migration.document import Document
 from agent.migration.journal import Action, Intent, ScanRange, State
 from agent.migration.readback import Written, judge
+from agent.migration.reading import scan
 from agent.migration.references import Targets, references_in
 from agent.migration.replay import IntentFrame, Replay, read_intents
-from agent.migration.run import RunSettings, scan
+from agent.migration.run import RunSettings
 from agent.telemetry import Progress, ProgressSink
 
 _LISTED = 20
