@@ -40,6 +40,7 @@ _BATCH, _SENDERS = 500, 8  # as the ledger writer's
 # A little less than the round numbers: a scale hardly ever hits them.
 _HUNDRED_THOUSAND, _TEN_THOUSAND = 90_000, 9_000
 _SMALL = 0.0326  # of the page's documents: 9,999
+_WARMING, _WARM_UPS = 0.1, 3  # 30,700 documents; Java still compiles the second time
 _PEER = 0.0065  # 1,994: fireway takes up to ten milliseconds a document
 _RESTORE_EVERY_ROUND = 50_000  # documents; a restore of many more takes minutes and is done once
 
@@ -85,11 +86,20 @@ class Bench:
         parallel, validate: of the migration.
     """
 
-    def __init__(self, host: str, scale: float, folder: Path, *, parallel: int = 4, validate: bool = True) -> None:
-        self.host, self._folder = host, folder
+    def __init__(
+        self,
+        host: str,
+        scale: float,
+        folder: Path,
+        *,
+        project: str = "bench",
+        parallel: int = 4,
+        validate: bool = True,
+    ) -> None:
+        self.host, self._folder, self._project = host, folder, project
         self._parallel, self._validate = parallel, validate
-        self.documents = seed(host, "bench", scale).documents
-        address = DatabaseAddress(project="bench", host=host)
+        self.documents = seed(host, project, scale).documents
+        address = DatabaseAddress(project=project, host=host)
         self.firestore = Firestore(address, telemetry=quiet_telemetry(), origin="bench")
         self._channel = Channel(address, telemetry=quiet_telemetry(), clock=SystemClock())
         self._forth: list[bytes] = []
@@ -106,20 +116,14 @@ class Bench:
         self._channel.close()
         self.firestore.close()
 
-    def rounds(self, count: int) -> list[Round]:
-        """Each contender in turn, each beginning in every other round.
-
-        Every undo reads back what it wrote; the first is also held to the fingerprint of the whole database.
-        """
+    def round(self, *, bare_first: bool) -> Round:
+        """Each contender once. The undo is held to the fingerprint of the whole database."""
         before = self._fingerprint()
-        found: list[Round] = []
-        for number in range(count):
-            bare = self.bare() if number % 2 else 0.0
-            worker = self.worker()
-            if number == 0 and self._fingerprint() != before:
-                sys.exit("the undo did not bring back what was there")
-            found.append(Round(bare=bare or self.bare(), worker=worker))
-        return found
+        bare = self.bare() if bare_first else 0.0
+        worker = self.worker()
+        if self._fingerprint() != before:
+            sys.exit("the undo did not bring back what was there")
+        return Round(bare=bare or self.bare(), worker=worker)
 
     def bare(self) -> float:
         """Write every other batch of documents as the migration would, and back: as many writes as a migration's.
@@ -130,8 +134,13 @@ class Bench:
         seconds = timed(lambda: self._send(self._forth[::2])) + timed(lambda: self._send(self._back))
         return 2 * self._swapped / seconds
 
-    def worker(self, project: str = "bench", *, definitions: Path = _DEFINITIONS, silent: bool = False) -> Figures:
-        """A migration and its undo in a process of their own."""
+    def worker(self, project: str = "", *, definitions: Path = _DEFINITIONS, silent: bool = False) -> Figures:
+        """A migration and its undo in a process of their own.
+
+        Args:
+            project: another than the bench's.
+        """
+        project = project or self._project
         task = Task(
             host=self.host,
             project=project,
@@ -145,7 +154,7 @@ class Bench:
     def few(self) -> Figures:
         """A migration that touches one document in a hundred, and its undo."""
         definitions = self._folder / "few"
-        definitions.mkdir(exist_ok=True)
+        definitions.mkdir(parents=True, exist_ok=True)
         (definitions / "0001_few.py").write_text(_FEW, encoding="utf-8")
         return self.worker(definitions=definitions)
 
@@ -198,18 +207,41 @@ class Bench:
 
 def measure(setup: Setup) -> list[Measure]:
     """Everything that is promised of migrations."""
-    with running(setup.backend) as server, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(server.host, setup.scale, Path(folder))
-        table = Table("migration", setup, documents=bench.documents)
-        _throughput(table, bench.rounds(setup.rounds))
-        _little(table, bench, setup.rounds)
-        small = min(setup.scale, _SMALL)
-        _telemetry(table, bench, bench.seeded("small", small), setup.rounds)
-        with fireway.installed(Path(folder) / "fireway") as peer:
-            if peer is not None:
-                _peer(table, bench, peer, min(setup.scale, _PEER), setup.rounds)
-        bench.close()
+    with tempfile.TemporaryDirectory() as folder:
+        found = alternating(setup, Path(folder))
+        with running(setup.backend, large=True) as server:
+            bench = Bench(server.host, setup.scale, Path(folder) / "further")
+            table = Table("migration", setup, documents=bench.documents)
+            _throughput(table, found)
+            _little(table, bench, setup.rounds)
+            small = min(setup.scale, _SMALL)
+            _telemetry(table, bench, bench.seeded("small", small), setup.rounds)
+            with fireway.installed(Path(folder) / "fireway") as peer:
+                if peer is not None:
+                    _peer(table, bench, peer, min(setup.scale, _PEER), setup.rounds)
+            bench.close()
     return table.measures
+
+
+def alternating(setup: Setup, folder: Path, *, parallel: int = 4, validate: bool = True) -> list[Round]:
+    """The rounds of raw writer and worker, each beginning every other one.
+
+    Each on a server of its own: Google's emulator keeps every version that it was ever given. It is warmed up with
+    other documents, until its compiler no longer takes a core of the machine.
+    """
+    found: list[Round] = []
+    for number in range(setup.rounds):
+        here = folder / f"round-{number}"
+        with running(setup.backend, large=True) as server:
+            warming = Bench(server.host, _WARMING, here / "warming", project="warming")
+            for _ in range(_WARM_UPS):
+                warming.bare()
+                warming.worker()
+            warming.close()
+            bench = Bench(server.host, setup.scale, here, parallel=parallel, validate=validate)
+            found.append(bench.round(bare_first=number % 2 == 1))
+            bench.close()
+    return found
 
 
 def _throughput(table: Table, found: Sequence[Round]) -> None:
@@ -295,12 +327,12 @@ def main() -> None:
     parser.add_argument("--no-validate", action="store_true", help="read nothing back during the run")
     given = parser.parse_args()
     setup = Setup(scale=given.scale, backend=given.backend, rounds=given.rounds)
-    with running(given.backend) as server, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(server.host, given.scale, Path(folder), parallel=given.parallel, validate=not given.no_validate)
-        table = Table("migration", setup, documents=bench.documents)
-        _throughput(table, bench.rounds(given.rounds))
-        bench.close()
-    print(f"{bench.documents:,} documents on the {given.backend}, median of {given.rounds}")
+    with tempfile.TemporaryDirectory() as folder:
+        found = alternating(setup, Path(folder), parallel=given.parallel, validate=not given.no_validate)
+    touched = found[0].worker.touched
+    table = Table("migration", setup, documents=touched)
+    _throughput(table, found)
+    print(f"{touched:,} documents on the {given.backend}, median of {given.rounds}")
     for measure_ in table.measures:
         if measure_.median is not None:
             print(f"  {measure_.name:<40} {measure_.median:>10,.2f} {measure_.unit}")

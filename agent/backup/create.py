@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain, islice
 from typing import TypeVar
 
+from agent.ahead import Ahead
 from agent.backup.balance import even_cuts
-from agent.backup.catalogue import Catalogue, remove_folder
+from agent.backup.catalogue import Catalogue
 from agent.backup.chain import Chain
-from agent.backup.differences import compare_keys, spans_of
-from agent.backup.manifest import MANIFEST, BackupType, Manifest, Tally, read_manifest
+from agent.backup.copies import Copies
+from agent.backup.differences import Differences, Key, compare_keys, spans_of
+from agent.backup.manifest import BackupType, Manifest, Tally
 from agent.backup.ports import Reader
 from agent.backup.segments import Compression, Segment, SegmentWriter, digest_of
 from agent.clock import Clock
-from agent.faults import Permanent, PermanentReason, RunbookdError
+from agent.faults import Permanent, PermanentReason
 from agent.firestore import CollectionGroup, RawDocument, Scope
 from agent.firestore.names import sort_key
 from agent.firestore.protos import Document
@@ -32,6 +35,8 @@ from agent.telemetry import Progress, ProgressSink
 # clocks that differ. A minute less, because time is looked at between portions, and one may take as long as its RPC.
 TIME_LIMIT_SECONDS = 54 * 60.0
 _FETCH = 200
+_KEYS_AHEAD = 200_000  # of the parent's, some 170 bytes each, over all ranges that are read at once
+_KEYS_AT_ONCE = 500
 _FAST, _THOROUGH = 3, 12  # zstd levels: a full backup must keep up with the wire, an increment is a hundredth of it
 _NS = 1_000_000_000
 _R = TypeVar("_R")
@@ -89,7 +94,7 @@ def create_backup(
     read_time = reader.server_time()
     watch = _Watch(order, clock=clock, progress=progress, cancelled=cancelled)
     backup, _ = catalogue.claim(order.type, read_time, order.storages)
-    copies = _Copies(backup, catalogue, order.storages)
+    copies = Copies(backup, catalogue, order.storages)
     try:
         parts = _read_all(order, reader, read_time, copies, watch)
         manifest = _manifest(order, parts, backup, reader.address.root, read_time, started, clock.now())
@@ -115,7 +120,7 @@ class _Part:
     total_documents: int
 
 
-def _read_all(order: Order, reader: Reader, read_time: datetime, copies: _Copies, watch: _Watch) -> list[_Part]:
+def _read_all(order: Order, reader: Reader, read_time: datetime, copies: Copies, watch: _Watch) -> list[_Part]:
     if order.base is not None:
         return _read_increment(order, order.base, reader, read_time, copies, watch)
     scopes: Sequence[Scope] = (
@@ -158,7 +163,7 @@ def _side_by_side(read: Callable[[int, Scope], _R], scopes: Sequence[Scope], par
 
 
 def _read_increment(
-    order: Order, base: Chain, reader: Reader, read_time: datetime, copies: _Copies, watch: _Watch
+    order: Order, base: Chain, reader: Reader, read_time: datetime, copies: Copies, watch: _Watch
 ) -> list[_Part]:
     """Find what changed, range by range, then fetch it into one set of segments, which compresses far better.
 
@@ -168,18 +173,20 @@ def _read_increment(
     prefix = len(reader.address.documents) + 1
     scopes = reader.ranges(order.parallel * 4, read_time, known=even_cuts(base.members[0].segments, order.parallel * 4))
     spans = spans_of(scopes)
-    found = _side_by_side(
-        lambda number, scope: compare_keys(
-            reader.pages(scope, read_time, keys_only=True),
-            base.remembered(spans[number]),
-            newer,
-            prefix=prefix,
-            advance=watch.advance,
-        ),
-        scopes,
-        order.parallel,
-        watch,
-    )
+    at_once = max(1, min(len(scopes), order.parallel))
+
+    def compare(number: int, scope: Scope) -> Differences:
+        # What the parent knows is unpacked while the server prepares its answer, which may take it seconds.
+        with Ahead(lambda: _in_lists(base.remembered(spans[number])), most=_KEYS_AHEAD // at_once, weigh=len) as known:
+            return compare_keys(
+                reader.pages(scope, read_time, keys_only=True),
+                chain.from_iterable(known),
+                newer,
+                prefix=prefix,
+                advance=watch.advance,
+            )
+
+    found = _side_by_side(compare, scopes, order.parallel, watch)
     gone = {path for differences in found for path in differences.deleted}
     gone.update(path for path, update_time in newer.items() if update_time is not None)
     recorder = _Recorder(0, order, copies, reader.address.documents)
@@ -209,10 +216,15 @@ def _read_increment(
     return [recorder.close()]
 
 
+def _in_lists(keys: Iterator[Key]) -> Iterator[list[Key]]:
+    while some := list(islice(keys, _KEYS_AT_ONCE)):
+        yield some
+
+
 class _Recorder:
     """Writes the documents, index and deletes of one range."""
 
-    def __init__(self, number: int, order: Order, copies: _Copies, root: str) -> None:
+    def __init__(self, number: int, order: Order, copies: Copies, root: str) -> None:
         def writer(kind: str) -> SegmentWriter:
             stem = f"{kind}-{number:03d}"
             return SegmentWriter(
@@ -315,54 +327,6 @@ class _Watch:
             self._done += documents
             total = max(self._expected, self._done) if self._expected is not None else None
             self._progress(Progress(operation="backup", stage=stage, done=self._done, total=total))
-
-
-class _Copies:
-    """Publishes a backup's files in several storages; goes on while one of them works."""
-
-    def __init__(self, backup: str, catalogue: Catalogue, storages: Sequence[str]) -> None:
-        self._backup = backup
-        self._storages = [catalogue.storages[name] for name in storages]
-        self._catalogue = catalogue
-        self._failures: dict[str, RunbookdError] = {}
-
-    def encrypt(self, file: str, data: bytes) -> bytes:
-        return self._catalogue.keys.seal(f"{self._backup}/{file}", data)
-
-    def publish(self, file: str, chunks: list[bytes]) -> None:
-        for storage in self._storages:
-            if storage.name in self._failures:
-                continue
-            try:
-                storage.put(f"{self._backup}/{file}", chunks)
-            except RunbookdError as error:
-                self._failures[storage.name] = error
-        if len(self._failures) == len(self._storages):
-            raise next(iter(self._failures.values()))
-
-    def publish_manifest(self, manifest: Manifest) -> Manifest:
-        data = manifest.to_bytes()
-        self.publish(MANIFEST, [data])
-        return read_manifest(data)  # as everybody else will see it, its seal included
-
-    def withdraw(self) -> None:
-        """Remove what was published; best effort, because what stays is recognised as a leftover later."""
-        for storage in self._storages:
-            try:
-                remove_folder(storage, self._backup)
-            except RunbookdError:
-                continue
-
-    def raise_failures(self) -> None:
-        if not self._failures:
-            return
-        name, error = next(iter(self._failures.items()))
-        kept = ", ".join(storage.name for storage in self._storages if storage.name not in self._failures)
-        raise type(error)(
-            error.reason,
-            f"{self._backup} is complete in {kept}, but its copy to {name} failed: {error.message}",
-            hint=error.hint,
-        ) from error
 
 
 def _manifest(

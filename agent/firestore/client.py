@@ -173,11 +173,11 @@ class Firestore:
             known: paths of documents, in order, that an earlier scan found to cut the database well. They are taken
                 as they are, unless flat collections are better read whole: counting is dear where paging is slow.
         """
+        if not self._cuts.possible(read_time):
+            return [EVERYTHING]
         roots = self.collection_ids(read_time=read_time)
         if not roots:
             return [NameRange(expected=0)]
-        if not self._cuts.possible(roots[0], read_time):
-            return [EVERYTHING]
         pageable = self._faster_carrier(roots, read_time) is Carrier.PAGES
         if known and not pageable:
             return [NameRange(first=first, last=last) for first, last in pairwise(["", *known[1:], ""])]

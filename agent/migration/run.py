@@ -29,7 +29,7 @@ from agent.migration.governor import Governor, Standing
 from agent.migration.journal import Counts, JournalWriter, ScanRange, SetAside
 from agent.migration.pace import Pace
 from agent.migration.readback import Checked, ReadBack
-from agent.migration.reading import ReadAhead, in_chunks, scan
+from agent.migration.reading import ReadAhead, Source, in_chunks, scan
 from agent.migration.replay import Replay
 from agent.migration.runs import CollectionProgress, RunRecord, Runs, RunState
 from agent.migration.throttle import LoadLimits
@@ -216,18 +216,23 @@ class _Run:
             seed=self._record.id,
         )
         ranges = self._ranges()
-        with ReadAhead([self._source(scan_range, left) for scan_range in ranges], is_over=self._is_over) as ahead:
+        sources = [self._source(scan_range, left) for scan_range in ranges]
+        with ReadAhead(sources, is_over=self._is_over) as ahead:
             for scan_range in ranges:
                 self._collection(scan_range, ahead.documents(), batches, left, read_back)
 
-    def _source(self, scan_range: ScanRange, left: Remainder) -> Callable[[], Iterator[RawDocument]]:
+    def _source(self, scan_range: ScanRange, left: Remainder) -> Source:
         session = self._session
-        return lambda: scan(
-            session.database,
-            scan_range,
-            after=left.after.get(scan_range.index, ""),
-            repin_after=session.settings.repin_after,
-            clock=session.clock,
+        part = self._part(scan_range.collection)
+        return Source(
+            begin=lambda: scan(
+                session.database,
+                scan_range,
+                after=left.after.get(scan_range.index, ""),
+                repin_after=session.settings.repin_after,
+                clock=session.clock,
+            ),
+            expected=max(0, part.documents - part.counts.scanned),
         )
 
     def _pace(self, left: Remainder) -> Pace:

@@ -60,11 +60,11 @@ def test_a_server_is_asked_once_whether_it_cuts(refusal: PermanentReason | None)
     """A refusal of the call is an answer, too."""
     wire = Partitioning(["users/u3"], refusal)
     cuts = _cuts(wire)
-    assert [cuts.possible("users", _AT) for _ in range(3)] == [refusal is None] * 3
+    assert [cuts.possible(_AT) for _ in range(3)] == [refusal is None] * 3
     assert len(wire.requests) == 1
 
 
 def test_another_error_is_no_answer() -> None:
     """A moment that is too old is nothing to go on from."""
     with pytest.raises(Permanent, match="refused"):
-        _cuts(Partitioning([], PermanentReason.READ_TIME_EXPIRED)).possible("users", _AT)
+        _cuts(Partitioning([], PermanentReason.READ_TIME_EXPIRED)).possible(_AT)
