@@ -42,7 +42,7 @@ _DOCUMENT_PATHS: Mapping[str, tuple[int, ...]] = {
 }
 _DOCUMENT_NAME, _DOCUMENT_FIELDS = 1, 2  # document.proto: Document
 _ENTRY_VALUE = 2  # the value of a map<string, Value> entry
-_INTEGER_VALUE, _STRING_VALUE = 2, 17  # document.proto: Value
+_INTEGER_VALUE, _MAP_VALUE, _STRING_VALUE = 2, 6, 17  # document.proto: Value
 
 _VARINT, _LENGTH = 0, 2  # protobuf wire types
 _FIXED = {1: 8, 5: 4}  # wire type -> bytes
@@ -287,11 +287,15 @@ def _damage(fault: Fault, payload: bytes, document: _Span, damaged: bytearray) -
 
 
 def _changeable(payload: bytes, entry: _Span) -> Iterator[tuple[int, _Span]]:
+    """Texts and integers of a map's entry, those within maps included: a masked write may hold no others."""
     for number, wire_type, value in _fields(payload, entry):
         if number == _ENTRY_VALUE and wire_type == _LENGTH:
             for kind, _, span in _fields(payload, value):
                 if kind in (_INTEGER_VALUE, _STRING_VALUE) and span[0] < span[1]:
                     yield kind, span
+                elif kind == _MAP_VALUE:
+                    for _, _, inner in _fields(payload, span):
+                        yield from _changeable(payload, inner)
 
 
 def _descend(payload: bytes, span: _Span, path: tuple[int, ...]) -> Iterator[_Span]:

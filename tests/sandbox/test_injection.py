@@ -166,6 +166,20 @@ def test_a_document_with_nothing_to_change_is_left_alone() -> None:
     assert damage(corruption(), payload) == payload
 
 
+def test_values_within_maps_are_damaged_too() -> None:
+    """All that a masked write may hold beside the marker."""
+    sent = document(1)
+    sent.fields["memory"].map_value.fields["repetitions"].integer_value = 4
+    sent.fields["memory"].map_value.fields["within"].map_value.fields["text"].string_value = "a"
+    seen = set()
+    for seed in range(40):
+        received = CommitRequest.FromString(damage(corruption(seed=seed), commit(sent))).writes[0].update
+        assert received.fields["schemaVersion"] == sent.fields["schemaVersion"]
+        memory = received.fields["memory"].map_value.fields
+        seen.add((memory["repetitions"].integer_value, memory["within"].map_value.fields["text"].string_value))
+    assert seen == {(5, "a"), (4, "`")}
+
+
 def test_batch_writes_are_damaged_too() -> None:
     """BatchWrite keeps its writes under the same field number as Commit."""
     request = BatchWriteRequest(database="d", writes=[{"update": document(1, title="t")}])
