@@ -6,7 +6,6 @@ writer.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -41,7 +40,7 @@ from agent.firestore.protos import (
     StructuredQuery,
 )
 from agent.firestore.rate import RateLimit, TokenBucket
-from agent.firestore.retry import Retrying, RetryPolicy
+from agent.firestore.retry import JITTER, Retrying, RetryPolicy
 from agent.firestore.scan import Carrier, Scanner
 from agent.firestore.scopes import (
     EVERYTHING,
@@ -87,7 +86,7 @@ class Firestore:
         retry: RetryPolicy | None = None,
         carrier: Carrier | None = None,
         clock: Clock | None = None,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = JITTER,
     ) -> None:
         self.address = address
         self.origin = origin

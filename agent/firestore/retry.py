@@ -69,6 +69,10 @@ class Patience:
         self._clock.sleep(wait)
 
 
+# A generator of its own: somebody else may seed the module's, and count on what it then gives.
+JITTER = random.Random().random
+
+
 class Retrying:
     """Calls something until it succeeds, fails for good, or the budget is spent.
 
@@ -76,7 +80,7 @@ class Retrying:
         draw: evenly distributed in [0, 1).
     """
 
-    def __init__(self, policy: RetryPolicy, *, clock: Clock, draw: Callable[[], float] = random.random) -> None:
+    def __init__(self, policy: RetryPolicy, *, clock: Clock, draw: Callable[[], float] = JITTER) -> None:
         self._policy = policy
         self._clock = clock
         self._draw = draw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,15 @@ def test_pauses_double_up_to_the_ceiling() -> None:
     attempt = _failing(5, clock, seen)
     assert Retrying(_POLICY, clock=clock, draw=lambda: 1.0).call(attempt) == "done"
     assert seen == [0, 1, 3, 7, 15, 23]
+
+
+def test_the_dice_are_its_own() -> None:
+    """A thread that waits for a server leaves the module's generator to whoever has seeded it."""
+    clock = ManualClock()
+    before = random.getstate()
+    assert Retrying(_POLICY, clock=clock).call(_failing(5, clock, [])) == "done"
+    assert clock.monotonic() > 0
+    assert random.getstate() == before
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=200, max_size=200))
