@@ -223,21 +223,26 @@ def measure(setup: Setup) -> list[Measure]:
     return table.measures
 
 
+def _warm_up(host: str, folder: Path) -> None:
+    """Until Java has compiled what it is going to run; the sandbox has nothing to compile."""
+    warming = Bench(host, _WARMING, folder, project="warming")
+    for _ in range(_WARM_UPS):
+        warming.bare()
+        warming.worker()
+    warming.close()
+
+
 def alternating(setup: Setup, folder: Path, *, parallel: int = 4, validate: bool = True) -> list[Round]:
     """The rounds of raw writer and worker, each beginning every other one.
 
-    Each on a server of its own: Google's emulator keeps every version that it was ever given. It is warmed up with
-    other documents, until its compiler no longer takes a core of the machine.
+    Each on a server of its own: Google's emulator keeps every version that it was ever given. It is warmed up first.
     """
     found: list[Round] = []
     for number in range(setup.rounds):
         here = folder / f"round-{number}"
         with running(setup.backend, large=True) as server:
-            warming = Bench(server.host, _WARMING, here / "warming", project="warming")
-            for _ in range(_WARM_UPS):
-                warming.bare()
-                warming.worker()
-            warming.close()
+            if setup.backend == "emulator":
+                _warm_up(server.host, here / "warming")
             bench = Bench(server.host, setup.scale, here, parallel=parallel, validate=validate)
             found.append(bench.round(bare_first=number % 2 == 1))
             bench.close()

@@ -117,7 +117,7 @@ class _Rescue:
     def _reverse(self, raw: RawDocument, now: RawDocument | None) -> Iterator[PlannedWrite]:
         """What takes the migration of one changed document back; nothing where it was not the migration."""
         before = raw
-        changes = changes_of(self._definition, before, self._database.address)
+        changes = of_raw = changes_of(self._definition, raw, self._database.address)
         if not _is(changes.own, now) and now is not None:
             previous = self._database.get([raw.name], just_before(now.update_time))[raw.name]
             if previous is not None:
@@ -128,7 +128,7 @@ class _Rescue:
                 self._keep(raw.name, _KEPT)
             else:
                 # As it was: undone by an earlier attempt, which may have ended before it came to what was made of it.
-                yield from self._uncreate(changes_of(self._definition, raw, self._database.address).creates)
+                yield from self._uncreate(of_raw.creates)
             return
         condition = MustExistAt(now.update_time) if now is not None else MustNotExist()
         yield PlannedWrite(name=raw.name, fields=before.fields, precondition=condition)
