@@ -183,7 +183,7 @@ class Bench:
             for raw in self.firestore.documents(CollectionGroup(id=collection), at):
                 own = changes_of(definition, raw, self.firestore.address).own
                 if own is not None:
-                    batch.append((raw, own.write.fields))
+                    batch.append((raw, own.write.whole))
                 if len(batch) == _BATCH:
                     yield batch
                     batch = []

@@ -44,7 +44,8 @@ out of ``before`` keeps that batch from being sent.
     structured_query("reviews", where=[Where(field="userId", value="u1")], order=[Order(field="dueAt")], limit=20)
     check_indexes(firestore, IndexAdmin(address, clock=clock), indexes) -> statuses of composite indexes
     decode_fields(document.fields) -> dict ; encode_fields(mapping) -> bytes
-    LazyFields(document.raw): .get(key), .all() -> dict, .edited(changed, removed) -> Edited; decodes what is asked for
+    LazyFields(document.raw): .get(key), .all() -> dict, .patch(changed, removed) -> Patch; decodes what is asked for
+    difference(raw, other_raw) -> Patch(.keys, .fields): what one has to become the other
     fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .documents, .collections)
     take_fingerprint(firestore, exclude=...)               # of the whole database at one moment
     read_maintenance(firestore) / set_maintenance(firestore, enabled=..., now=..., message=..., by=...)
@@ -53,10 +54,11 @@ out of ``before`` keeps that batch from being sent.
 from agent.firestore.address import DatabaseAddress
 from agent.firestore.client import Firestore
 from agent.firestore.document import DocumentKey, RawDocument, canonical
-from agent.firestore.fields import Edited, LazyFields
+from agent.firestore.fields import LazyFields
 from agent.firestore.fingerprint import Fingerprint, Fingerprinter, fingerprint, take_fingerprint
 from agent.firestore.indexes import IndexAdmin, IndexState, IndexStatus, check_indexes
 from agent.firestore.maintenance import Maintenance, read_maintenance, set_maintenance
+from agent.firestore.patches import Patch, difference
 from agent.firestore.queries import Comparison, Order, Where, structured_query
 from agent.firestore.rate import NEW_COLLECTION, RateLimit
 from agent.firestore.retry import NO_RETRY, RetryPolicy
@@ -99,7 +101,6 @@ __all__ = [
     "Comparison",
     "DatabaseAddress",
     "DocumentKey",
-    "Edited",
     "Fingerprint",
     "Fingerprinter",
     "Firestore",
@@ -116,6 +117,7 @@ __all__ = [
     "NameRange",
     "Opaque",
     "Order",
+    "Patch",
     "PlannedWrite",
     "RateLimit",
     "RawDocument",
@@ -133,6 +135,7 @@ __all__ = [
     "check_indexes",
     "decode",
     "decode_fields",
+    "difference",
     "encode",
     "encode_fields",
     "fingerprint",

@@ -165,4 +165,4 @@ def _holds(write: PlannedWrite, document: RawDocument | None) -> bool:
     """Whether ``document`` is what ``write`` would have left behind."""
     if write.kind is WriteKind.DELETE:
         return document is None
-    return document is not None and canonical(document.fields) == canonical(write.fields)
+    return document is not None and canonical(document.fields) == canonical(write.whole)

@@ -1,8 +1,11 @@
-"""What has changed of a document, for writes that send that and no more.
+"""What differs between two versions of a document, for writes that send that and no more.
 
 A migration changes a few fields of a document. Under a precondition that pins the document's version, naming those
 fields in the write's update mask gives the same document as sending it whole, and the server has less to read: the
-example's writes are 230 bytes instead of 1,050, and cost Google's emulator two thirds of the CPU.
+example's writes are 230 bytes instead of 1,050, and cost Google's emulator two thirds of the CPU. Nor does anybody have
+to put the whole document together, which takes 8 us for one of 1 KB.
+
+A version and what it is to become have exactly one patch, so patches compare by their bytes.
 
 Made by :mod:`agent.firestore.fields`; sent by :class:`agent.firestore.writes.PlannedWrite`.
 """
@@ -10,31 +13,75 @@ Made by :mod:`agent.firestore.fields`; sent by :class:`agent.firestore.writes.Pl
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from agent.firestore.protos import DocumentMask
+from agent.firestore.protos import Document, DocumentMask
 
 # https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#google.firestore.v1.StructuredQuery.FieldReference
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\Z")
+_NOT_FIELDS = ("name", "create_time", "update_time")
 
 
 class Patch(NamedTuple):
     """The difference between a version of a document and what it is to become.
 
     Args:
-        fields: the fields that are new or have another value, as :attr:`PlannedWrite.fields
+        keys: of the top-level fields that are new, have another value or are to go; sorted.
+        fields: those of them that are not to go, in canonical form, as :attr:`PlannedWrite.fields
             <agent.firestore.writes.PlannedWrite.fields>`.
-        mask: a serialised ``DocumentMask`` of those, and of those that are to go.
     """
 
+    keys: tuple[str, ...]
     fields: bytes
-    mask: bytes
+
+    @property
+    def mask(self) -> bytes:
+        """A serialised ``DocumentMask`` of the keys."""
+        return _mask_of(self.keys)
 
     @property
     def size(self) -> int:
         """Bytes."""
         return len(self.fields) + len(self.mask)
+
+    def applied_to(self, raw: bytes) -> bytes:
+        """All fields of what the version is to become, in canonical form.
+
+        Args:
+            raw: the version, a serialised ``Document``.
+        """
+        message = Document.FromString(raw)
+        for part in _NOT_FIELDS:
+            message.ClearField(part)
+        for key in self.keys:
+            message.fields.pop(key, None)  # a Value that is not empty would be merged with, not replaced
+        message.MergeFromString(self.fields)
+        whole: bytes = message.SerializeToString(deterministic=True)
+        return whole
+
+
+def patch_of(keys: Iterable[str], new: Document) -> Patch:
+    """The patch that touches ``keys``, ``new`` holding those that are not to go."""
+    return Patch(tuple(sorted(keys)), new.SerializeToString(deterministic=True))
+
+
+def difference(before: bytes, after: bytes) -> Patch:
+    """What makes ``after`` of ``before``, both serialised ``Document`` messages, with or without name and times."""
+    was, is_now = Document.FromString(before).fields, Document.FromString(after).fields
+    new = Document()
+    keys = [key for key in was if key not in is_now]
+    for key in is_now:
+        if key not in was or not is_same(was[key], is_now[key]):
+            keys.append(key)
+            new.fields[key].CopyFrom(is_now[key])
+    return patch_of(keys, new)
+
+
+def is_same(value: Any, other: Any) -> bool:
+    """Bit for bit, the order in maps aside: unlike ``==``, tells 0.0 from -0.0 and finds NaN equal to itself."""
+    return bool(value.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True))
 
 
 def field_path(key: str) -> str:
@@ -46,6 +93,6 @@ def field_path(key: str) -> str:
 
 
 @lru_cache(maxsize=1024)  # a migration touches the same fields of every document
-def mask_of(keys: tuple[str, ...]) -> bytes:
+def _mask_of(keys: tuple[str, ...]) -> bytes:
     """A serialised ``DocumentMask`` of top-level fields."""
     return DocumentMask(field_paths=[field_path(key) for key in keys]).SerializeToString()

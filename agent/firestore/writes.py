@@ -44,8 +44,7 @@ class MustNotExist:
 Condition = MustExistAt | MustExist | MustNotExist
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedWrite:
+class PlannedWrite(NamedTuple):
     """One intended change of one document.
 
     Args:
@@ -53,8 +52,9 @@ class PlannedWrite:
         fields: for SET: the fields as :attr:`agent.firestore.document.RawDocument.fields` or
             :func:`agent.firestore.values.encode_fields` give them.
         precondition: checked by the server in the same instant as the change.
-        patch: what of ``fields`` differs from the version that a :class:`MustExistAt` names; then that is all that is
-            sent. Without such a precondition ``fields`` are sent whole.
+        patch: instead of ``fields``: what is to become of ``base``. If the precondition pins that version
+            (:class:`MustExistAt`), the patch is all that is sent.
+        base: the ``Document`` message that ``patch`` is a patch of.
     """
 
     name: str
@@ -62,19 +62,26 @@ class PlannedWrite:
     fields: bytes = b""
     precondition: Condition | None = None
     patch: Patch | None = None
+    base: bytes = b""
+
+    @property
+    def whole(self) -> bytes:
+        """All fields that the document is to have."""
+        return self.fields if self.patch is None else self.patch.applied_to(self.base)
 
     def encoded(self) -> bytes:
         """The ``Write`` message."""
-        patch = self.patch
+        patch, condition = self.patch, self.precondition
         if self.kind is not WriteKind.SET:
             made = ShallowWrite(delete=self.name)
-        elif patch is not None and isinstance(self.precondition, MustExistAt):
+        elif patch is not None and isinstance(condition, MustExistAt):
             made = ShallowWrite(update=with_name(self.name, patch.fields), update_mask=patch.mask)
         else:
-            made = ShallowWrite(update=with_name(self.name, self.fields))
-        if self.precondition is not None:
-            made.current_document = _encoded(self.precondition)
-        return made.SerializeToString()
+            made = ShallowWrite(update=with_name(self.name, self.whole))
+        if condition is not None:
+            made.current_document = _encoded(condition)
+        data: bytes = made.SerializeToString()
+        return data
 
 
 class WriteState(StrEnum):

@@ -271,8 +271,7 @@ class _Chunk:
 
     def _as_written(self, intent: Intent, update_time: int) -> Written:
         collection = intent.name.split("/")[-2] if intent.action is Action.CREATE else self._collection
-        at = 0 if intent.action is Action.DELETE else update_time
-        return Written(intent.name, collection, at, intent.digest)
+        return Written(intent, collection, update_time)
 
 
 def created_by_earlier_sessions(names: Iterable[str]) -> dict[str, str]:

@@ -16,10 +16,12 @@ from agent.firestore import (
     LazyFields,
     MustExistAt,
     MustNotExist,
+    Patch,
     PlannedWrite,
     RawDocument,
     WriteKind,
     canonical,
+    difference,
 )
 from agent.migration.definition import Definition, raised_at
 from agent.migration.document import DELETE, Deletion, Document
@@ -27,6 +29,8 @@ from agent.migration.journal import Action, Intent
 
 NO_DIGEST = bytes(16)
 """Digest of a document that is not there."""
+
+_WORTH_IT = 0.5  # of the document: above it, the server's merging costs what its reading saves
 
 
 class PlannedChange(NamedTuple):
@@ -67,6 +71,20 @@ def digest_of(document: RawDocument | None) -> bytes:
     return NO_DIGEST if document is None else digest(canonical(document.fields))
 
 
+def digest_of_patch(patch: Patch) -> bytes:
+    """16 bytes for what differs. Keys and fields are messages of other tags, so that nothing passes for something else."""
+    return digest(patch.mask + patch.fields)
+
+
+def is_as_meant(intent: Intent, version: RawDocument | None) -> bool:
+    """Whether ``version`` is what ``intent`` would have made of its document."""
+    if version is None or intent.action is Action.DELETE:
+        return version is None and intent.action is Action.DELETE
+    if intent.action is Action.EDIT:
+        return digest_of_patch(difference(intent.before, version.raw)) == intent.digest
+    return digest_of(version) == intent.digest
+
+
 def to_document(raw: RawDocument, address: DatabaseAddress) -> Document:
     """``raw`` as a definition sees it."""
     return Document.read(address.relative(raw.name), LazyFields(raw.raw))
@@ -94,7 +112,7 @@ def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddres
             if isinstance(part, Deletion):
                 own = _delete(raw)
             elif part.name == document.name:
-                own = _update(raw, part)
+                own = _update(raw, document, part)
             else:
                 creates.append(_create(part, address))
         except (TypeError, ValueError, RunbookdError) as error:
@@ -127,19 +145,25 @@ def _is_path(name: str) -> bool:
     return len(segments) % 2 == 0 and all(segments)
 
 
-def _update(raw: RawDocument, after: Document) -> PlannedChange | None:
-    edited = after.edited()
-    after_digest = digest(edited.fields)
-    differs = after_digest != digest_of(raw) if edited.differs is None else edited.differs
-    if not differs:
-        # Firestore would keep the update_time, and with it the doubt whether the write was applied.
+def _update(raw: RawDocument, before: Document, after: Document) -> PlannedChange | None:
+    """``None`` where nothing differs: Firestore would keep the update_time, and with it the doubt whether it was done."""
+    condition = MustExistAt(raw.update_time)
+    patch = after.patch(before)
+    if patch is None:  # made anew, not of the document that was read
+        fields = after.encoded()
+        meant = digest(fields)
+        if meant == digest_of(raw):
+            return None
+        action, write = Action.UPDATE, PlannedWrite(name=raw.name, fields=fields, precondition=condition)
+    elif not patch.keys:
         return None
-    return PlannedChange(
-        Intent(Action.UPDATE, raw.name, raw.raw, raw.update_time, after_digest),
-        PlannedWrite(
-            name=raw.name, fields=edited.fields, precondition=MustExistAt(raw.update_time), patch=edited.patch
-        ),
-    )
+    else:
+        action, meant = Action.EDIT, digest_of_patch(patch)
+        if patch.size < len(raw.raw) * _WORTH_IT:
+            write = PlannedWrite(name=raw.name, precondition=condition, patch=patch, base=raw.raw)
+        else:
+            write = PlannedWrite(name=raw.name, precondition=condition, fields=patch.applied_to(raw.raw))
+    return PlannedChange(Intent(action, raw.name, raw.raw, raw.update_time, meant), write)
 
 
 def _delete(raw: RawDocument) -> PlannedChange:
@@ -158,4 +182,14 @@ def _create(document: Document, address: DatabaseAddress) -> PlannedChange:
     )
 
 
-__all__ = ["DELETE", "NO_DIGEST", "Changes", "PlannedChange", "changes_of", "digest", "digest_of", "to_document"]
+__all__ = [
+    "DELETE",
+    "NO_DIGEST",
+    "Changes",
+    "PlannedChange",
+    "changes_of",
+    "digest",
+    "digest_of",
+    "is_as_meant",
+    "to_document",
+]

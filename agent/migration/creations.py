@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.firestore import MustExistAt, PlannedWrite, RawDocument, WriteKind
-from agent.migration.changes import PlannedChange, digest_of
+from agent.migration.changes import PlannedChange, is_as_meant
 from agent.migration.database import Database
 from agent.migration.settlement import nanoseconds
 
@@ -49,7 +49,7 @@ def find_creations(database: Database, creates: Sequence[PlannedChange], since: 
         now = found[change.write.name]
         if now is None or now.create_time <= began:
             continue
-        if digest_of(now) == change.intent.digest:
+        if is_as_meant(change.intent, now):
             condition = MustExistAt(now.update_time)
             removals[now.name] = PlannedWrite(name=now.name, kind=WriteKind.DELETE, precondition=condition)
         else:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent.firestore import Edited, LazyFields, encode_fields
+from agent.firestore import LazyFields, Patch, encode_fields
 
 _ABSENT: Final = object()
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -160,20 +160,23 @@ class Document:
         Raises:
             Permanent: a field can't be stored; the message names it.
         """
-        return self.edited().fields
+        if self._source is None:
+            return encode_fields(self.fields)
+        return self._patch(self._source).applied_to(self._source.raw)
 
-    def edited(self) -> Edited:
-        """:meth:`encoded`, and of a document that came from a database what differs from then.
+    def patch(self, of: Document) -> Patch | None:
+        """What differs from ``of``; ``None`` if this one was not made of that one, as it was read.
 
         Raises:
             Permanent: a field can't be stored; the message names it.
         """
-        if self._source is None:
-            return Edited(encode_fields(self.fields))
+        return None if self._source is None or self._source is not of._source else self._patch(self._source)
+
+    def _patch(self, source: LazyFields) -> Patch:
         if self._fields is not None:
-            return self._source.edited_as(self._fields)
+            return source.patch_as(self._fields)
         changed = {key: value for key, value in self._changed.items() if value is not _ABSENT}
-        return self._source.edited(changed, [key for key in self._changed if key not in changed])
+        return source.patch(changed, [key for key in self._changed if key not in changed])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Document) and self._name == other._name and self.fields == other.fields

@@ -110,7 +110,7 @@ def diff_of(changes: Changes, name: str) -> Diff:
     if changes.own is not None and changes.own.write.kind is WriteKind.DELETE:
         lines.append("- the whole document")
     elif changes.own is not None:
-        before, after = decode_fields(changes.source.raw), decode_fields(changes.own.write.fields)
+        before, after = decode_fields(changes.source.raw), decode_fields(changes.own.write.whole)
         for key in sorted({*before, *after}):
             if key in before and before.get(key, _ABSENT) != after.get(key, _ABSENT):
                 lines.append(f"- {key}: {_short(before[key])}")

@@ -3,7 +3,7 @@
 A run's journal is a folder of segments, each a sequence of frames. A frame is a header (kind, length, CRC-32) and its
 payload; whatever ``kill -9`` tore off at the end of the last segment is recognised by it and left out.
 
-* INTENTS: before-images of the documents of one batch and the digest of what is about to be written. It is on disk
+* INTENTS: before-images of the documents of one batch and a digest of what each is to become. It is on disk
   (fsync) before the batch is sent.
 * RESULTS: what became of those writes, with the resulting update_times. It is on disk with the next INTENTS at the
   latest; where it is missing, :mod:`agent.migration.settlement` asks the database.
@@ -57,8 +57,11 @@ class Action(IntEnum):
     """What a write is meant to do."""
 
     UPDATE = 1
+    """Give it other fields."""
     CREATE = 2
     DELETE = 3
+    EDIT = 4
+    """UPDATE, told by what is to differ."""
 
 
 class State(IntEnum):
@@ -81,7 +84,8 @@ class Intent(NamedTuple):
         name: full resource name.
         before: the Document message as it was, as received; empty for a document that did not exist.
         before_time: update_time of ``before`` in ns since the epoch; 0 for a document that did not exist.
-        digest: of the fields that are to be written (:func:`agent.migration.wire.digest`); zeros for a delete.
+        digest: of what is meant, by which :func:`agent.migration.changes.is_as_meant` knows it again: of all fields
+            that are to be there, for an EDIT of what is to differ from ``before``, zeros for a DELETE.
     """
 
     action: Action

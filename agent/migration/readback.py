@@ -16,8 +16,9 @@ from typing import NamedTuple, TypeVar
 
 from agent.faults import RunbookdError
 from agent.firestore import RawDocument
-from agent.migration.changes import digest_of
+from agent.migration.changes import is_as_meant
 from agent.migration.database import Database
+from agent.migration.journal import Action, Intent
 from agent.telemetry import Telemetry
 from agent.telemetry.catalogue import MIGRATION_CHECKED, MIGRATION_MISMATCHES
 
@@ -28,17 +29,21 @@ Item = TypeVar("Item")
 
 
 class Written(NamedTuple):
-    """A write that was applied, as it should be found.
+    """A write that was applied.
 
     Args:
-        update_time: of the write in ns; 0 for a delete.
-        digest: of the fields; :data:`agent.migration.changes.NO_DIGEST` for a delete.
+        intent: what was meant.
+        update_time: of the write in ns.
     """
 
-    name: str
+    intent: Intent
     collection: str
     update_time: int
-    digest: bytes
+
+    @property
+    def name(self) -> str:
+        """Full name."""
+        return self.intent.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +77,11 @@ def judge(found: Mapping[str, RawDocument | None], written: Sequence[Written]) -
     wrong: list[Written] = []
     for item in written:
         current = found[item.name]
-        if (current.update_time if current else 0) != item.update_time:
+        expected = 0 if item.intent.action is Action.DELETE else item.update_time
+        if (current.update_time if current else 0) != expected:
             continue
         judged.append(item)
-        if digest_of(current) != item.digest:
+        if not is_as_meant(item.intent, current):
             wrong.append(item)
     return judged, wrong
 

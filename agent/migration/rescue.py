@@ -21,7 +21,7 @@ from agent.firestore import (
     WriteKind,
     WriteState,
 )
-from agent.migration.changes import NO_DIGEST, PlannedChange, changes_of, digest_of
+from agent.migration.changes import PlannedChange, changes_of, digest_of, is_as_meant
 from agent.migration.creations import find_creations
 from agent.migration.database import Database, in_pages
 from agent.migration.definition import Definition
@@ -147,6 +147,4 @@ class _Rescue:
 
 def _is(own: PlannedChange | None, now: RawDocument | None) -> bool:
     """Whether ``now`` is what the migration would have made."""
-    if own is None:
-        return False
-    return digest_of(now) == (NO_DIGEST if own.write.kind is WriteKind.DELETE else own.intent.digest)
+    return own is not None and is_as_meant(own.intent, now)

@@ -74,7 +74,7 @@ def sampled(definition: Definition, database: Database, documents: dict[str, lis
 
 
 def _fields(changes: Changes) -> dict[str, Any]:
-    return decode_fields(changes.own.write.fields) if changes.own is not None else {}
+    return decode_fields(changes.own.write.whole) if changes.own is not None else {}
 
 
 def probe(database: Database, bodies: Sequence[bytes], clock: Clock) -> Rate | None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import RawDocument
-from agent.migration.changes import digest_of
+from agent.migration.changes import is_as_meant
 from agent.migration.database import Database
 from agent.migration.journal import Action, Intent, State
 
@@ -59,7 +59,7 @@ def _settle(database: Database, intent: Intent, current: RawDocument | None) -> 
             return Settlement(State.APPLIED if applied else State.NOT_APPLIED, 0, current)
         if version.update_time == intent.before_time:
             return Settlement(State.NOT_APPLIED, 0, current)
-        if intent.action is not Action.DELETE and digest_of(version) == intent.digest:
+        if is_as_meant(intent, version):
             return Settlement(State.APPLIED, version.update_time, current)
         if version.update_time < intent.before_time:
             return Settlement(State.NOT_APPLIED, 0, current)

@@ -383,7 +383,7 @@ class _Undo:
 def _reverse(intent: Intent, update_time: int) -> Intent:
     """The intent of taking ``intent``, applied at ``update_time``, back."""
     match intent.action:
-        case Action.UPDATE:
+        case Action.UPDATE | Action.EDIT:
             return Intent(Action.UPDATE, intent.name, b"", update_time, _digest_before(intent))
         case Action.CREATE:
             return Intent(Action.DELETE, intent.name, b"", update_time, NO_DIGEST)
@@ -395,7 +395,7 @@ def _write(intent: Intent, update_time: int) -> PlannedWrite:
     """What takes ``intent``, applied at ``update_time``, back."""
     if intent.action is Action.CREATE:
         return PlannedWrite(name=intent.name, kind=WriteKind.DELETE, precondition=MustExistAt(update_time))
-    was_there = intent.action is Action.UPDATE and update_time
+    was_there = intent.action is not Action.DELETE and update_time
     condition = MustExistAt(update_time) if was_there else MustNotExist()
     return PlannedWrite(name=intent.name, fields=RawDocument(intent.before).fields, precondition=condition)
 

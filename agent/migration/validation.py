@@ -214,12 +214,7 @@ class _Validation:
         self, place: IntentFrame, told: Replay, intents: Sequence[tuple[int, Intent]], tallies: dict[str, _Tally]
     ) -> None:
         written = [
-            Written(
-                intent.name,
-                _collection(intent.name),
-                0 if intent.action is Action.DELETE else told.update_times[sequence],
-                intent.digest,
-            )
+            Written(intent, _collection(intent.name), told.update_times[sequence])
             for sequence, intent in intents
         ]
         found = self._database.get([item.name for item in written])

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from agent.firestore import DocumentKey, RawDocument, encode_fields
 from agent.firestore.document import with_name
-from agent.firestore.patches import Patch, mask_of
+from agent.firestore.patches import Patch
 from agent.firestore.protos import Document, DocumentMask, Precondition, Timestamp, Value, Write
 from agent.firestore.writes import MustExist, MustExistAt, MustNotExist, PlannedWrite, WriteKind
 
 _NAME = "projects/p/databases/(default)/documents/users/u1"
-_PATCH = Patch(fields=encode_fields({"n": 1}), mask=mask_of(("n", "odd ` name\\")))
+_PATCH = Patch(keys=("n", "odd ` name\\"), fields=encode_fields({"n": 1}))
 _FIELDS = st.dictionaries(
     st.text(max_size=6), st.one_of(st.text(max_size=200), st.binary(max_size=200), st.integers(-5, 5)), max_size=8
 )
@@ -75,13 +75,18 @@ def test_writes_are_encoded_as_protobuf_would(fields: dict[str, Any], moment: in
     for condition, precondition in cases:
         write = Write.FromString(PlannedWrite(name=_NAME, fields=body, precondition=condition).encoded())
         assert write == Write(update=expected, current_document=precondition)
-        patched = PlannedWrite(name=_NAME, fields=body, precondition=condition, patch=_PATCH)
+        patched = PlannedWrite(name=_NAME, precondition=condition, patch=_PATCH, base=expected.SerializeToString())
+        changed = Document.FromString(encode_fields({**fields, "n": 1}))
+        changed.fields.pop("odd ` name\\", None)
+        assert Document.FromString(patched.whole) == changed
         sent = Write.FromString(patched.encoded())
         if isinstance(condition, MustExistAt):
             only = Document(name=_NAME, fields={"n": Value(integer_value=1)})
             mask = DocumentMask(field_paths=["n", "`odd \\` name\\\\`"])
             assert sent == Write(update=only, update_mask=mask, current_document=precondition)
         else:
-            assert sent == write, "a patch is nothing without the version that it is a patch of"
+            changed.name = _NAME
+            whole = Write(update=changed, current_document=precondition)
+            assert sent == whole, "a patch is nothing without the version that it is a patch of"
         delete = PlannedWrite(name=_NAME, kind=WriteKind.DELETE, precondition=condition).encoded()
         assert Write.FromString(delete) == Write(delete=_NAME, current_document=precondition)

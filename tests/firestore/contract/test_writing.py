@@ -159,9 +159,8 @@ def test_a_patch_leaves_what_the_whole_document_would(
         assert document is not None
         lazy = LazyFields(document.raw)
         then.append({**(lazy.all() if keeps else {"beside": lazy.get("beside")}), **after, "new": True})
-        edited = lazy.edited_as(then[-1])
         condition = MustExistAt(document.update_time)
-        write = PlannedWrite(name=name, fields=edited.fields, precondition=condition, patch=edited.patch)
+        write = PlannedWrite(name=name, precondition=condition, patch=lazy.patch_as(then[-1]), base=document.raw)
         assert len(write.encoded()) < 1_500, "the patch was not sent"
         writes.append(write)
     assert firestore.write(writes).finish().applied == len(writes)
