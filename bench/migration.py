@@ -4,6 +4,8 @@
 
 Contenders take turns within each round, because a machine's speed drifts; a ratio is the median of the rounds' ratios.
 Migration and undo run in a worker process, as in the product; the bare writer runs here, its requests ready in memory.
+So does a migration that is nothing but its wire: it reads and throws away what the migration reads, and sends what that
+writes, at the same time. No migration of that database is faster, whatever it is written in.
 Three more things are measured, on databases of the size that each needs: an undo of one document in a hundred beside
 a full restore; what telemetry costs; and fireway, the migration tool of the Node.js world.
 """
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.backup import Backups, BackupType
 from agent.clock import SystemClock
@@ -25,6 +28,7 @@ from agent.firestore import CollectionGroup, DatabaseAddress, Firestore, Planned
 from agent.firestore.channel import Channel
 from agent.firestore.envelope import BatchWriteEnvelope
 from agent.firestore.protos import BatchWriteResponse
+from agent.firestore.scopes import query_of, timestamp
 from agent.migration import find_definition
 from agent.migration.changes import changes_of
 from agent.sandbox.seeding import seed
@@ -37,6 +41,7 @@ from bench.worker import Figures, Task, measured
 
 _DEFINITIONS = Path(__file__).parents[1] / "migrations"
 _BATCH, _SENDERS = 500, 8  # as the ledger writer's
+_READERS = 4  # as the migration's
 # A little less than the round numbers: a scale hardly ever hits them.
 _HUNDRED_THOUSAND, _TEN_THOUSAND = 90_000, 9_000
 _SMALL = 0.0326  # of the page's documents: 9,999
@@ -61,9 +66,15 @@ def transform(document):
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One turn of each: documents a second of the bare writer, and what the worker took."""
+    """One turn of each.
+
+    Args:
+        bare, wire: documents a second.
+        worker: what it took.
+    """
 
     bare: float
+    wire: float
     worker: Figures
 
     @property
@@ -106,9 +117,9 @@ class Bench:
         self._back: list[bytes] = []
         self._swapped = 0
         for number, batch in enumerate(self._batches()):
-            self._forth.append(self._request([(raw.name, fields) for raw, fields in batch]))
+            self._forth.append(self._request([PlannedWrite(name=write.name, fields=write.whole) for _, write in batch]))
+            self._back.append(self._request([PlannedWrite(name=raw.name, fields=raw.fields) for raw, _ in batch]))
             if number % 2 == 0:
-                self._back.append(self._request([(raw.name, raw.fields) for raw, _ in batch]))
                 self._swapped += len(batch)
 
     def close(self) -> None:
@@ -116,14 +127,17 @@ class Bench:
         self._channel.close()
         self.firestore.close()
 
-    def round(self, *, bare_first: bool) -> Round:
-        """Each contender once. The undo is held to the fingerprint of the whole database."""
+    def round(self, number: int) -> Round:
+        """Each contender once, in another order in the next round. All bring back the fingerprint of the database."""
         before = self._fingerprint()
-        bare = self.bare() if bare_first else 0.0
-        worker = self.worker()
-        if self._fingerprint() != before:
-            sys.exit("the undo did not bring back what was there")
-        return Round(bare=bare or self.bare(), worker=worker)
+        found: dict[str, Any] = {}
+        turns: list[tuple[str, Callable[[], object]]]
+        turns = [("worker", self.worker), ("bare", self.bare), ("wire", self.wire)]
+        for name, turn in turns[number % 3 :] + turns[: number % 3]:
+            found[name] = turn()
+            if self._fingerprint() != before:
+                sys.exit(f"{name} did not bring back what was there")
+        return Round(**found)
 
     def bare(self) -> float:
         """Write every other batch of documents as the migration would, and back: as many writes as a migration's.
@@ -131,8 +145,34 @@ class Bench:
         Returns:
             Documents a second.
         """
-        seconds = timed(lambda: self._send(self._forth[::2])) + timed(lambda: self._send(self._back))
+        seconds = timed(lambda: self._send(self._forth[::2])) + timed(lambda: self._send(self._back[::2]))
         return 2 * self._swapped / seconds
+
+    def wire(self) -> float:
+        """Read what the migration reads and, meanwhile, write what it writes; put everything back untimed.
+
+        Returns:
+            Documents a second.
+        """
+        batches = [[write for _, write in batch] for batch in self._batches()]
+        requests = [self._request(batch) for batch in batches]
+        at = self.firestore.server_time()
+
+        def read(collection: str) -> int:
+            query = query_of(CollectionGroup(id=collection), self.firestore.address)
+            query.read_time.CopyFrom(timestamp(at))
+            return sum(1 for _ in self._channel.stream("RunQuery", query.SerializeToString(), deadline=600))
+
+        def both() -> None:
+            with ThreadPoolExecutor(_READERS) as pool:
+                read_by = [pool.submit(read, one) for one in find_definition(_DEFINITIONS, "0001").collections]
+                self._send(requests)
+                assert sum(future.result() for future in read_by) >= documents
+
+        documents = sum(len(batch) for batch in batches)
+        seconds = timed(both)
+        self._send(self._back)
+        return documents / seconds
 
     def worker(self, project: str = "", *, definitions: Path = _DEFINITIONS, silent: bool = False) -> Figures:
         """A migration and its undo in a process of their own.
@@ -174,26 +214,26 @@ class Bench:
         seed(self.host, project, scale)
         return project
 
-    def _batches(self) -> Iterator[list[tuple[RawDocument, bytes]]]:
-        """Documents that the migration touches, with the fields that it would write."""
+    def _batches(self) -> Iterator[list[tuple[RawDocument, PlannedWrite]]]:
+        """Documents that the migration touches, with what it would write."""
         definition = find_definition(_DEFINITIONS, "0001")
         at = self.firestore.server_time()
-        batch: list[tuple[RawDocument, bytes]] = []
+        batch: list[tuple[RawDocument, PlannedWrite]] = []
         for collection in definition.collections:
             for raw in self.firestore.documents(CollectionGroup(id=collection), at):
                 own = changes_of(definition, raw, self.firestore.address).own
                 if own is not None:
-                    batch.append((raw, own.write.whole))
+                    batch.append((raw, own.write))
                 if len(batch) == _BATCH:
                     yield batch
                     batch = []
         if batch:
             yield batch
 
-    def _request(self, documents: Sequence[tuple[str, bytes]]) -> bytes:
-        writes = [PlannedWrite(name=name, fields=fields).encoded() for name, fields in documents]
-        request = BatchWriteEnvelope(database=self.firestore.address.root, writes=writes)
-        return request.SerializeToString()
+    def _request(self, writes: Sequence[PlannedWrite]) -> bytes:
+        encoded = [write.encoded() for write in writes]
+        request: bytes = BatchWriteEnvelope(database=self.firestore.address.root, writes=encoded).SerializeToString()
+        return request
 
     def _send(self, requests: Sequence[bytes]) -> None:
         with ThreadPoolExecutor(_SENDERS) as pool:
@@ -233,7 +273,7 @@ def _warm_up(host: str, folder: Path) -> None:
 
 
 def alternating(setup: Setup, folder: Path, *, parallel: int = 4, validate: bool = True) -> list[Round]:
-    """The rounds of raw writer and worker, each beginning every other one.
+    """The rounds of worker, raw writer and the wire alone, each beginning every third one.
 
     Each on a server of its own: Google's emulator keeps every version that it was ever given. It is warmed up first.
     """
@@ -244,7 +284,7 @@ def alternating(setup: Setup, folder: Path, *, parallel: int = 4, validate: bool
             if setup.backend == "emulator":
                 _warm_up(server.host, here / "warming")
             bench = Bench(server.host, setup.scale, here, parallel=parallel, validate=validate)
-            found.append(bench.round(bare_first=number % 2 == 1))
+            found.append(bench.round(number))
             bench.close()
     return found
 
@@ -254,11 +294,14 @@ def _throughput(table: Table, found: Sequence[Round]) -> None:
         return statistics.median(of(one) for one in found)
 
     table.add("bare raw writer", median(lambda one: one.bare), "documents/s")
+    table.add("reading and writing alone", median(lambda one: one.wire), "documents/s")
     table.add("migrate", median(lambda one: one.migrate), "documents/s")
     table.add("undo, until all is back", median(lambda one: one.write_back), "documents/s")
     table.add("undo, read back and compared", median(lambda one: one.undo), "documents/s")
     promise = Target(limit=0.6, at_least=True, backend="emulator", documents=_TEN_THOUSAND)
     table.add("migrate / bare raw writer", median(lambda one: one.migrate / one.bare), "x", promise)
+    table.add("reading and writing alone / bare raw writer", median(lambda one: one.wire / one.bare), "x")
+    table.add("migrate / reading and writing alone", median(lambda one: one.migrate / one.wire), "x")
     table.add(
         "undo, until all is back / migrate",
         median(lambda one: one.write_back / one.migrate),
