@@ -33,12 +33,23 @@ class Ahead(Generic[T]):
         begin: makes the iterable, in the thread. It is closed there when nobody wants any more.
         most: weight that may wait to be taken; a single item may weigh more.
         weigh: what an item counts for; default is 1 each.
+        shrink: makes an item lighter, at some cost; asked for those that come while more than ``loose`` waits.
     """
 
-    def __init__(self, begin: Callable[[], Iterable[T]], *, most: int, weigh: Callable[[T], int] = _one) -> None:
+    def __init__(
+        self,
+        begin: Callable[[], Iterable[T]],
+        *,
+        most: int,
+        weigh: Callable[[T], int] = _one,
+        shrink: Callable[[T], T] | None = None,
+        loose: int = 0,
+    ) -> None:
         self._begin = begin
         self._most = most
         self._weigh = weigh
+        self._shrink = shrink
+        self._loose = loose
         self._changed = threading.Condition()
         self._waiting: deque[tuple[T, int]] = deque()
         self._held = 0
@@ -111,6 +122,8 @@ class Ahead(Generic[T]):
 
     def _offer(self, item: T) -> bool:
         """Wait for room and put ``item`` there; false if nobody wants it any more."""
+        if self._shrink is not None and self._held > self._loose:
+            item = self._shrink(item)
         weight = self._weigh(item)
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or not self._waiting or self._held + weight <= self._most)

@@ -72,7 +72,7 @@ class LazyFields:
         fields = self._fields
         new = Document()
         there = new.fields
-        keys = [key for key in removed if key in fields]
+        keys = {key for key in removed if key in fields}
         for key, value in self._decoded.items():
             if type(value) in _MUTABLE and key not in changed and key not in keys:
                 self._put(there, key, value, keys)
@@ -90,7 +90,7 @@ class LazyFields:
         changed = {key: value for key, value in fields.items() if left_alone.get(key, _ABSENT) is not value}
         return self.patch(changed, [key for key in self._fields if key not in fields])
 
-    def _put(self, there: Any, key: str, value: Any, keys: list[str]) -> None:
+    def _put(self, there: Any, key: str, value: Any, keys: set[str]) -> None:
         """Encode ``value`` into the map ``there`` and name it among ``keys``, unless it is what was there before."""
         made = there[key]
         try:
@@ -101,4 +101,4 @@ class LazyFields:
         if key in before and is_same(before[key], made):
             del there[key]
         else:
-            keys.append(key)
+            keys.add(key)

@@ -13,7 +13,7 @@ Made by :mod:`agent.firestore.fields`; sent by :class:`agent.firestore.writes.Pl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -62,7 +62,7 @@ class Patch(NamedTuple):
         return whole
 
 
-def patch_of(keys: Iterable[str], new: Document) -> Patch:
+def patch_of(keys: Collection[str], new: Document) -> Patch:
     """The patch that touches ``keys``, ``new`` holding those that are not to go."""
     return Patch(tuple(sorted(keys)), new.SerializeToString(deterministic=True))
 
@@ -71,10 +71,10 @@ def difference(before: bytes, after: bytes) -> Patch:
     """What makes ``after`` of ``before``, both serialised ``Document`` messages, with or without name and times."""
     was, is_now = Document.FromString(before).fields, Document.FromString(after).fields
     new = Document()
-    keys = [key for key in was if key not in is_now]
+    keys = {key for key in was if key not in is_now}
     for key in is_now:
         if key not in was or not is_same(was[key], is_now[key]):
-            keys.append(key)
+            keys.add(key)
             new.fields[key].CopyFrom(is_now[key])
     return patch_of(keys, new)
 

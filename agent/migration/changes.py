@@ -72,7 +72,7 @@ def digest_of(document: RawDocument | None) -> bytes:
 
 
 def digest_of_patch(patch: Patch) -> bytes:
-    """16 bytes for what differs. Keys and fields are messages of other tags, so that nothing passes for something else."""
+    """16 bytes for what differs. Mask and fields have other tags, so none of one passes for some of the other."""
     return digest(patch.mask + patch.fields)
 
 
@@ -146,7 +146,7 @@ def _is_path(name: str) -> bool:
 
 
 def _update(raw: RawDocument, before: Document, after: Document) -> PlannedChange | None:
-    """``None`` where nothing differs: Firestore would keep the update_time, and with it the doubt whether it was done."""
+    """``None`` where nothing differs: Firestore keeps the update_time then, and nobody could tell whether it was done."""
     condition = MustExistAt(raw.update_time)
     patch = after.patch(before)
     if patch is None:  # made anew, not of the document that was read

@@ -18,7 +18,6 @@ from agent.firestore import (
     MustNotExist,
     PlannedWrite,
     RawDocument,
-    WriteKind,
     WriteState,
 )
 from agent.migration.changes import PlannedChange, changes_of, digest_of, is_as_meant

@@ -217,7 +217,7 @@ class _Run:
         )
         ranges = self._ranges()
         sources = [self._source(scan_range, left) for scan_range in ranges]
-        with ReadAhead(sources, is_over=self._is_over) as ahead:
+        with ReadAhead(sources, is_over=self._is_over, is_free=lambda: pace.rate is None) as ahead:
             for scan_range in ranges:
                 self._collection(scan_range, ahead.documents(), batches, left, read_back)
 

@@ -214,8 +214,7 @@ class _Validation:
         self, place: IntentFrame, told: Replay, intents: Sequence[tuple[int, Intent]], tallies: dict[str, _Tally]
     ) -> None:
         written = [
-            Written(intent, _collection(intent.name), told.update_times[sequence])
-            for sequence, intent in intents
+            Written(intent, _collection(intent.name), told.update_times[sequence]) for sequence, intent in intents
         ]
         found = self._database.get([item.name for item in written])
         judged, wrong = judge(found, written)

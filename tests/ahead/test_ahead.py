@@ -46,6 +46,19 @@ def test_an_item_heavier_than_the_bound_passes() -> None:
         assert list(ahead) == ["a", "b"]
 
 
+def test_what_comes_while_much_waits_is_made_lighter() -> None:
+    """The first ones are not: they are about to be taken. All fit, so the source is read to its end."""
+    read = threading.Event()
+
+    def begin() -> Iterator[int]:
+        yield from [4] * 6
+        read.set()
+
+    with Ahead(begin, most=18, weigh=lambda item: item, shrink=lambda item: item // 2, loose=8) as ahead:
+        assert read.wait(_SOON)
+        assert list(ahead) == [4, 4, 4, 2, 2, 2]
+
+
 def test_the_source_is_read_before_anybody_asks() -> None:
     """That is what it is for."""
     read = threading.Event()

@@ -53,7 +53,7 @@ def test_whole_dicts_are_encoded_alike(fields: dict[str, Any], others: dict[str,
 def test_a_patch_on_the_old_fields_gives_the_new_ones(
     fields: dict[str, Any], changed: dict[str, Any], removed: list[str]
 ) -> None:
-    """What a server does with a mask: the fields that it names are taken from the patch, or go. None is named in vain."""
+    """What a server does with a mask: the fields that it names come from the patch or go. None is named in vain."""
     gone = [key for key in [*removed, *list(fields)[:1]] if key not in changed]
     patch = LazyFields(raw_document(fields)).patch(changed, gone)
     expected = encode_fields({key: value for key, value in {**fields, **changed}.items() if key not in gone})

@@ -93,6 +93,26 @@ def test_no_more_is_held_than_may_be() -> None:
         assert len(list(documents)) == count - 1
 
 
+def test_a_run_without_a_rate_reads_far_ahead_packed() -> None:
+    """A server holds its result until all of it is taken. What was packed comes out byte for byte, in order."""
+    made = _documents("a", 1_000, AHEAD_BYTES // 250)  # four times what is held otherwise
+    read_to_its_end = threading.Event()
+
+    def begin() -> Iterator[RawDocument]:
+        yield from made
+        read_to_its_end.set()
+
+    source = Source(begin=begin, expected=len(made))
+    with ReadAhead([source], is_over=_never, is_free=lambda: True) as ahead:
+        documents = ahead.documents()
+        first = next(documents)
+        assert read_to_its_end.wait(_SOON)
+        found = [first, *documents]
+    assert [(raw.name, raw.raw, raw.update_time) for raw in found] == [
+        (raw.name, raw.raw, raw.update_time) for raw in made
+    ]
+
+
 def test_an_error_comes_after_what_came_before_it() -> None:
     """And when its source is taken, not when it happens to be read."""
 
