@@ -146,7 +146,7 @@ def _is_path(name: str) -> bool:
 
 
 def _update(raw: RawDocument, before: Document, after: Document) -> PlannedChange | None:
-    """``None`` where nothing differs: Firestore keeps the update_time then, and nobody could tell whether it was done."""
+    """``None`` where nothing differs: Firestore keeps the update_time then, and whether it was done can't be told."""
     condition = MustExistAt(raw.update_time)
     patch = after.patch(before)
     if patch is None:  # made anew, not of the document that was read
