@@ -71,7 +71,7 @@ def digest_of(document: RawDocument | None) -> bytes:
     return NO_DIGEST if document is None else digest(canonical(document.fields))
 
 
-def digest_of_patch(patch: Patch) -> bytes:
+def _digest_of_patch(patch: Patch) -> bytes:
     """16 bytes for what differs. Mask and fields have other tags, so none of one passes for some of the other."""
     return digest(patch.mask + patch.fields)
 
@@ -81,7 +81,7 @@ def is_as_meant(intent: Intent, version: RawDocument | None) -> bool:
     if version is None or intent.action is Action.DELETE:
         return version is None and intent.action is Action.DELETE
     if intent.action is Action.EDIT:
-        return digest_of_patch(difference(intent.before, version.raw)) == intent.digest
+        return _digest_of_patch(difference(intent.before, version.raw)) == intent.digest
     return digest_of(version) == intent.digest
 
 
@@ -158,7 +158,7 @@ def _update(raw: RawDocument, before: Document, after: Document) -> PlannedChang
     elif not patch.keys:
         return None
     else:
-        action, meant = Action.EDIT, digest_of_patch(patch)
+        action, meant = Action.EDIT, _digest_of_patch(patch)
         if patch.size < len(raw.raw) * _WORTH_IT:
             write = PlannedWrite(name=raw.name, precondition=condition, patch=patch, base=raw.raw)
         else:

@@ -144,19 +144,14 @@ class ReadAhead:
                 return
             if number == len(self._begun):
                 begin = partial(_begun, source)
-                if self._is_free():
-                    reader = Ahead(begin, most=FAR_AHEAD_BYTES, weigh=_size, shrink=_Packed, loose=AHEAD_BYTES)
-                else:
-                    reader = Ahead(begin, most=AHEAD_BYTES, weigh=_size)
-                self._begun.append(reader)
+                most = FAR_AHEAD_BYTES if self._is_free() else AHEAD_BYTES  # more than that is never loose
+                self._begun.append(Ahead(begin, most=most, weigh=_size, shrink=_Packed, loose=AHEAD_BYTES))
             if number > self._taken:
                 coming += source.expected
 
 
 class _Page:
     """Some documents on their way."""
-
-    size: int
 
     def __init__(self, raws: list[RawDocument], size: int) -> None:
         self._raws = raws
