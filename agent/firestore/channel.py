@@ -1,4 +1,4 @@
-"""The gRPC channel: bytes out, bytes in, every call measured.
+"""The channel: bytes out, bytes in, every call measured. Single replies by gRPC, streams by libcurl.
 
 Calls carry the routing headers, a deadline and, against an emulator, sandbox or proxy, the ``owner`` token that
 Google's tools use there. Nothing is retried here (see :mod:`agent.firestore.retry`) and nothing is parsed.
@@ -19,8 +19,9 @@ import grpc
 from agent.clock import Clock
 from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore.address import DatabaseAddress
-from agent.firestore.errors import from_rpc_error
+from agent.firestore.errors import classified, from_rpc_error
 from agent.firestore.protos import SERVICE
+from agent.firestore.streams import Call, Credentials, StreamFailed, Streams
 from agent.telemetry import Telemetry
 from agent.telemetry.catalogue import DB_OPERATION_DURATION
 
@@ -34,9 +35,6 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # Channels with equal options share one connection; a process with several of them wants several.
     ("grpc.use_local_subchannel_pool", 1),
-    # Streams are read by the caller's thread instead of being handed over from another one.
-    # (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, which its stubs don't know.)
-    ("SingleThreadedUnaryStream", 1),
 ]
 
 # What Google's own clients ask of its front ends. A plain gRPC server, Google's emulator among them, allows one ping in
@@ -77,15 +75,16 @@ class Channel:
         self._telemetry = telemetry
         self._clock = clock
         self._deadline = deadline
-        self._channel = open_channel(address)
+        credentials = credentials_for(address)
+        self._channel = open_channel(address, credentials)
         self._metadata: tuple[tuple[str, str], ...] = (
             ("google-cloud-resource-prefix", address.root),
             ("x-goog-request-params", f"database={quote(address.root, safe='')}"),
         )
         if address.host is not None:
             self._metadata += (("authorization", "Bearer owner"),)
+        self._streams = Streams(address, self._metadata, credentials, clock=clock)
         self._unary: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
-        self._streams: dict[str, grpc.UnaryStreamMultiCallable[bytes, bytes]] = {}
 
     def unary(self, method: str, request: bytes, *, summary: str = "", deadline: float | None = None) -> bytes:
         """One request, one reply.
@@ -124,35 +123,23 @@ class Channel:
         Raises:
             RunbookdError: see :mod:`agent.firestore.errors`; what came before the error has been yielded.
         """
-        opener = self._streams.get(method)
-        if opener is None:
-            opener = self._streams[method] = self._channel.unary_stream(
-                f"/{SERVICE}/{method}", request_serializer=_identity, response_deserializer=_identity
-            )
-        monotonic = self._clock.monotonic
-        waited = 0.0
+        call: Call | None = None
         failure = ""
-        call: Any = opener(request, timeout=deadline or self._deadline, metadata=self._metadata)
         try:
-            replies = iter(call)
-            while True:
-                began = monotonic()
-                try:
-                    message = next(replies, None)
-                finally:
-                    waited += monotonic() - began
-                if message is None:
-                    break
-                yield message
-        except grpc.RpcError as error:
-            translated = from_rpc_error(error, operation=method, address=self.address)
+            call = self._streams.call(method, request, deadline or self._deadline)
+            for messages in call.messages():
+                yield from messages
+        except StreamFailed as error:
+            translated = classified(error.code, error.details, operation=method, address=self.address)
             failure = str(translated.reason)
             raise translated from error
         finally:
-            call.cancel()  # nothing, if it has ended
-            self._measured(method, summary, waited, failure)
+            if call is not None:
+                call.close()
+            self._measured(method, summary, call.waited if call is not None else 0.0, failure)
 
     def close(self) -> None:
+        self._streams.close()
         self._channel.close()
 
     def _measured(self, method: str, summary: str, seconds: float, error: str = "") -> None:
@@ -172,14 +159,14 @@ def options_of(address: DatabaseAddress) -> list[tuple[str, Any]]:
     return [*_OPTIONS, ("grpc.enable_http_proxy", 0)]
 
 
-def open_channel(address: DatabaseAddress) -> grpc.Channel:
-    """A channel to ``address``, with TLS and credentials in production.
+def credentials_for(address: DatabaseAddress) -> Credentials | None:
+    """What production knows us by; nothing for a server that asks for none.
 
     Raises:
         Misconfigured: CREDENTIALS.
     """
     if address.host is not None:
-        return grpc.insecure_channel(address.host, options=options_of(address))
+        return None
     try:
         credentials, _ = google.auth.default(scopes=[_SCOPE])
     except google.auth.exceptions.DefaultCredentialsError as error:
@@ -188,6 +175,14 @@ def open_channel(address: DatabaseAddress) -> grpc.Channel:
             f"there are no credentials for {address}",
             hint="set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, or FIRESTORE_EMULATOR_HOST",
         ) from error
+    found: Credentials = credentials  # google.auth has no types
+    return found
+
+
+def open_channel(address: DatabaseAddress, credentials: Credentials | None) -> grpc.Channel:
+    """A channel to ``address``, with TLS where there are credentials."""
+    if credentials is None:
+        return grpc.insecure_channel(address.target, options=options_of(address))
     transport: Any = google.auth.transport
     plugin = transport.grpc.AuthMetadataPlugin(credentials, transport.requests.Request())
     return grpc.secure_channel(

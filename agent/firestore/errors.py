@@ -65,7 +65,12 @@ def from_rpc_error(error: grpc.RpcError, *, operation: str, address: DatabaseAdd
 
 def from_status(code: int, details: str, *, operation: str, address: DatabaseAddress) -> RunbookdError:
     """The product's error for a ``google.rpc.Status`` within a reply; ``code`` is not 0."""
-    return classified(_CODES.get(code, grpc.StatusCode.UNKNOWN), details, operation=operation, address=address)
+    return classified(status_code(code), details, operation=operation, address=address)
+
+
+def status_code(number: int) -> grpc.StatusCode:
+    """The code that goes over the wire as ``number``."""
+    return _CODES.get(number, grpc.StatusCode.UNKNOWN)
 
 
 def classified(code: grpc.StatusCode, details: str, *, operation: str, address: DatabaseAddress) -> RunbookdError:

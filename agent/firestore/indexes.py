@@ -18,7 +18,7 @@ import grpc
 from agent.clock import Clock
 from agent.faults import Misconfigured, MisconfiguredReason, Permanent, PermanentReason, RunbookdError
 from agent.firestore.address import DatabaseAddress
-from agent.firestore.channel import open_channel
+from agent.firestore.channel import credentials_for, open_channel
 from agent.firestore.client import Firestore
 from agent.firestore.errors import from_rpc_error
 from agent.firestore.queries import Order, Where, structured_query
@@ -90,7 +90,7 @@ class IndexAdmin:
     def __init__(self, address: DatabaseAddress, *, clock: Clock, retry: RetryPolicy = _PATIENCE) -> None:
         self.address = address
         self._retrying = Retrying(retry, clock=clock)
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, credentials_for(address))
 
     def __enter__(self) -> Self:
         return self
