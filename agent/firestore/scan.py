@@ -5,12 +5,12 @@ a stream that breaks (Firestore ends them after about 60 s) continues behind the
 An end counts as the end when the server says ``done``; a stream that just stops, as production's sometimes do, is
 asked again behind the last name until nothing comes.
 
-Two RPCs can carry a scan. Measured with 20,000 documents of 1 KB on two busy cores (client CPU a document in
-brackets): Google's emulator streams 8,000-20,000 documents a second by RunQuery (9 us) and pages 450-750 by
-ListDocuments (11-13 us; each page costs it a pass over the collection and holds 150 at most); the sandbox streams
-12,000-30,000 (10-27 us) and pages 90,000-120,000 (4 us). Neither is right everywhere, so the first large collection is
-asked both ways (:meth:`Scanner.faster`). The stream is what finds everything; pages are for a collection that is known
-to be flat.
+Two RPCs can carry a scan. Measured with 20,000 documents of 1 KB on two cores (client CPU a document in brackets):
+Google's emulator streams 10,000-25,000 documents a second by RunQuery (5 us) and pages 450-750 by ListDocuments
+(11-13 us; each page costs it a pass over the collection and holds 150 at most); the sandbox streams 12,000-15,000
+(28 us, because each comes alone) and pages 140,000 (3 us). Neither is right everywhere, so the first large collection
+is asked both ways (:meth:`Scanner.faster`). The stream is what finds everything; pages are for a collection that is
+known to be flat.
 """
 
 from __future__ import annotations
