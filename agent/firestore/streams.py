@@ -24,6 +24,7 @@ import grpc
 import pycurl
 
 from agent.clock import Clock
+from agent.faults import Misconfigured, MisconfiguredReason
 from agent.firestore.address import DatabaseAddress
 from agent.firestore.errors import status_code
 from agent.firestore.protos import SERVICE
@@ -140,12 +141,32 @@ class Heads:
         return _HTTP.get(http, grpc.StatusCode.UNKNOWN), f"the answer is HTTP {http}, {kind}, where gRPC was expected"
 
 
+def require_http2(features: int, version: str) -> None:
+    """So that it is said when a channel is opened, and not in the middle of a backup.
+
+    Args:
+        features: bits of what the libcurl that is installed can do.
+
+    Raises:
+        Misconfigured: MISSING_PART: HTTP/2 isn't among them.
+    """
+    if not features & pycurl.VERSION_HTTP2:
+        raise Misconfigured(
+            MisconfiguredReason.MISSING_PART,
+            f"this pycurl can't speak HTTP/2, which Firestore's streams need: {version}",
+            hint="install the one from PyPI, which brings its own libcurl: pip install --force-reinstall pycurl",
+        )
+
+
 class Streams:
     """The streams of one channel, safe to share between threads. A call has a connection to itself, used again later.
 
     Args:
         metadata: headers of every call.
         credentials: for production; without them the connection is in plain text.
+
+    Raises:
+        Misconfigured: see :func:`require_http2`.
     """
 
     def __init__(
@@ -156,6 +177,7 @@ class Streams:
         *,
         clock: Clock,
     ) -> None:
+        require_http2(pycurl.version_info()[4], pycurl.version)
         scheme = "https" if credentials is not None else "http"
         self._base = f"{scheme}://{address.target}/{SERVICE}"
         self._local = credentials is None

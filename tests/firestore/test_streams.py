@@ -13,13 +13,15 @@ from typing import Any
 
 import google.auth.exceptions
 import grpc
+import pycurl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.clock import SystemClock
+from agent.faults import Misconfigured
 from agent.firestore import DatabaseAddress
-from agent.firestore.streams import Call, Credentials, Deframer, Heads, StreamFailed, Streams
+from agent.firestore.streams import Call, Credentials, Deframer, Heads, StreamFailed, Streams, require_http2
 from tests.firestore.stream_server import Answer, StreamServer, new_identity, serving
 
 _errors: Any = google.auth.exceptions  # it has no types
@@ -332,6 +334,13 @@ def test_a_server_of_another_kind_is_named(stack: ExitStack) -> None:
     failure = Client(f"127.0.0.1:{listener.getsockname()[1]}").failure()
     assert failure.code is grpc.StatusCode.UNAVAILABLE
     assert failure.details
+
+
+def test_a_libcurl_without_http2_is_named() -> None:
+    """A distribution's own build may lack it."""
+    with pytest.raises(Misconfigured, match="HTTP/2") as caught:
+        require_http2(pycurl.version_info()[4] & ~pycurl.VERSION_HTTP2, "PycURL/7.0 libcurl/7.0")
+    assert "pip install" in caught.value.hint
 
 
 # --- TLS and tokens ---------------------------------------------------------------------------------------------------
