@@ -133,6 +133,19 @@ def _client(stack: ExitStack, server: StreamServer, credentials: Credentials | N
     return client
 
 
+def _client_of_a_silent_server(stack: ExitStack) -> Client:
+    """It says one thing and then nothing until the test is over."""
+    over = threading.Event()
+
+    def answer(_request: bytes, _context: Any) -> Iterator[bytes]:
+        yield b"one"
+        over.wait()
+
+    client = _client(stack, _server(stack, answer))
+    stack.callback(over.set)
+    return client
+
+
 def test_messages_of_every_size_arrive_in_order(stack: ExitStack) -> None:
     """Empty ones and those of more than a megabyte, between small ones."""
     sizes = [0, 1, 70, 16_379, 16_384, 1_100_000, 0, 5] + [80] * 5000
@@ -184,14 +197,7 @@ def test_the_servers_status_and_words_arrive(stack: ExitStack, before: int) -> N
 
 def test_a_silent_server_meets_the_deadline(stack: ExitStack) -> None:
     """Ours, not the server's: it may not be there any more."""
-    over = threading.Event()
-
-    def answer(_request: bytes, _context: Any) -> Iterator[bytes]:
-        yield b"one"
-        over.wait()
-
-    client = _client(stack, _server(stack, answer))
-    stack.callback(over.set)
+    client = _client_of_a_silent_server(stack)
     began = time.monotonic()
     failure = client.failure(deadline=0.4)
     assert failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -261,14 +267,7 @@ def test_who_does_not_read_stops_the_server(stack: ExitStack) -> None:
 
 def test_closing_the_channel_ends_a_call_that_waits(stack: ExitStack) -> None:
     """From another thread, while the server is silent."""
-    over = threading.Event()
-
-    def answer(_request: bytes, _context: Any) -> Iterator[bytes]:
-        yield b"one"
-        over.wait()
-
-    client = _client(stack, _server(stack, answer))
-    stack.callback(over.set)
+    client = _client_of_a_silent_server(stack)
     with closing(client.call()) as call:
         messages = call.messages()
         next(messages)
