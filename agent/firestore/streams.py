@@ -180,7 +180,6 @@ class Streams:
         require_http2(pycurl.version_info()[4], pycurl.version)
         scheme = "https" if credentials is not None else "http"
         self._base = f"{scheme}://{address.target}/{SERVICE}"
-        self._local = credentials is None
         self._credentials = credentials
         self.clock = clock
         self._request = google.auth.transport.requests.Request() if credentials is not None else None
@@ -226,7 +225,7 @@ class Streams:
         easy.setopt(pycurl.TCP_KEEPALIVE, 1)
         easy.setopt(pycurl.TCP_KEEPIDLE, _TCP_IDLE_S)
         easy.setopt(pycurl.TCP_KEEPINTVL, _TCP_INTERVAL_S)
-        if self._local:
+        if self._credentials is None:
             easy.setopt(pycurl.PROXY, "")  # a proxy set for the web is not meant for a server on this machine
         else:
             easy.setopt(pycurl.CAINFO, os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH") or certifi.where())
