@@ -18,6 +18,7 @@ from enum import StrEnum
 import zstandard
 
 from agent.faults import Permanent, PermanentReason
+from agent.firestore.protobuf import varint
 
 BLOCK_BYTES = 1 << 20
 # Stored bytes at which a segment is closed. A segment is held in memory until it is published, one for each range
@@ -278,13 +279,7 @@ def _header(length: int) -> bytes:
     """Tag and varint of a document of ``length`` bytes; remembered, because most documents have few lengths."""
     header = _headers.get(length)
     if header is None:
-        varint = bytearray()
-        rest = length
-        while rest > 0x7F:
-            varint.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        varint.append(rest)
-        header = _TAG + bytes(varint)
+        header = _TAG + varint(length)
         if len(_headers) < 65_536:
             _headers[length] = header
     return header

@@ -44,7 +44,7 @@ out of ``before`` keeps that batch from being sent.
     structured_query("reviews", where=[Where(field="userId", value="u1")], order=[Order(field="dueAt")], limit=20)
     check_indexes(firestore, IndexAdmin(address, clock=clock), indexes) -> statuses of composite indexes
     decode_fields(document.fields) -> dict ; encode_fields(mapping) -> bytes
-    LazyFields(document.raw): .get(key), .all() -> dict, .patch(changed, removed) -> Patch; decodes what is asked for
+    LazyFields(document.raw): .get(key), .all() -> dict, .patch(changed) -> Patch; decodes what is asked for
     difference(raw, other_raw) -> Patch(.keys, .fields): what one has to become the other
     fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .documents, .collections)
     take_fingerprint(firestore, exclude=...)               # of the whole database at one moment
@@ -54,7 +54,7 @@ out of ``before`` keeps that batch from being sent.
 from agent.firestore.address import DatabaseAddress
 from agent.firestore.client import Firestore
 from agent.firestore.document import DocumentKey, RawDocument, canonical
-from agent.firestore.fields import LazyFields
+from agent.firestore.fields import GONE, LazyFields
 from agent.firestore.fingerprint import Fingerprint, Fingerprinter, fingerprint, take_fingerprint
 from agent.firestore.indexes import IndexAdmin, IndexState, IndexStatus, check_indexes
 from agent.firestore.maintenance import Maintenance, read_maintenance, set_maintenance
@@ -91,6 +91,7 @@ from agent.firestore.writes import (
 
 __all__ = [
     "EVERYTHING",
+    "GONE",
     "NEW_COLLECTION",
     "NO_RETRY",
     "Batch",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.firestore.envelope import ShallowDocument
+from agent.firestore.protobuf import delimited
 from agent.firestore.protos import Document
 
 _NS = 1_000_000_000
@@ -40,6 +41,13 @@ class RawDocument:
         self.name = shallow.name
         self.raw = raw
         self.update_time = moment.seconds * _NS + moment.nanos
+
+    @classmethod
+    def known(cls, raw: bytes, *, name: str, update_time: int) -> RawDocument:
+        """One of which name and time have been read before."""
+        made = cls.__new__(cls)
+        made.name, made.raw, made.update_time = name, raw, update_time
+        return made
 
     @property
     def create_time(self) -> int:
@@ -82,8 +90,7 @@ class DocumentKey:
 
 def with_name(name: str, fields: bytes) -> bytes:
     """A serialised ``Document`` of ``name`` with ``fields`` (as :attr:`RawDocument.fields` gives them)."""
-    head = ShallowDocument(name=name).SerializeToString()
-    return head + fields
+    return delimited(b"\x0a", name.encode()) + fields
 
 
 def canonical(fields: bytes) -> bytes:

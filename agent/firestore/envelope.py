@@ -4,6 +4,9 @@ A backup has no business decoding a document, and a restore none encoding one. T
 field numbers as ``google.firestore.v1``'s, but declare the documents (or a document's fields) as ``bytes``, which is
 the same on the wire; protobuf's C parser then hands the inner message over uncopied and unread. Fields that a newer
 server may add are kept.
+
+``FieldsEnvelope`` is a ``Document`` and ``MapEnvelope`` a ``MapValue`` with each field's value as bytes, for whoever
+looks at a few fields and leaves the others alone: it takes half as long to parse, and no value needs an object.
 """
 
 from __future__ import annotations
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
 
     class ShallowDocument(_Envelope): ...
 
-    class ShallowWrite(_Envelope): ...
-
     class BatchWriteEnvelope(_Envelope): ...
 
     class ListDocumentsEnvelope(_Envelope): ...
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     class RunQueryEnvelope(_Envelope): ...
 
     class BatchGetEnvelope(_Envelope): ...
+
+    class FieldsEnvelope(_Envelope): ...
+
+    class MapEnvelope(_Envelope): ...
 
 else:
     _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -52,12 +57,6 @@ else:
             "create_time": (3, "Moment", False),
             "update_time": (4, "Moment", False),
         },
-        "ShallowWrite": {
-            "update": (1, "bytes", False),
-            "delete": (2, "string", False),
-            "update_mask": (3, "bytes", False),
-            "current_document": (4, "bytes", False),
-        },
         "BatchWriteEnvelope": {"database": (1, "string", False), "writes": (2, "bytes", True)},
         "ListDocumentsEnvelope": {"documents": (1, "bytes", True), "next_page_token": (2, "string", False)},
         "RunQueryEnvelope": {
@@ -71,6 +70,8 @@ else:
             "read_time": (4, "Moment", False),
         },
     }
+    # message with a map from text to bytes, ``fields``: its number
+    _MAPS = {"FieldsEnvelope": 2, "MapEnvelope": 1}
 
     def _build():
         file = descriptor_pb2.FileDescriptorProto(
@@ -86,28 +87,43 @@ else:
                     field.type = _KINDS[kind]
                 else:
                     field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".runbookd.envelope.{kind}"
+        for message, number in _MAPS.items():
+            declared = file.message_type.add(name=message)
+            entry = declared.nested_type.add(name="FieldsEntry")
+            entry.options.map_entry = True
+            entry.field.add(name="key", number=1, label=_FIELD.LABEL_OPTIONAL, type=_FIELD.TYPE_STRING)
+            entry.field.add(name="value", number=2, label=_FIELD.LABEL_OPTIONAL, type=_FIELD.TYPE_BYTES)
+            declared.field.add(
+                name="fields",
+                number=number,
+                label=_FIELD.LABEL_REPEATED,
+                type=_FIELD.TYPE_MESSAGE,
+                type_name=f".runbookd.envelope.{message}.FieldsEntry",
+            )
         pool = descriptor_pool.DescriptorPool()
         pool.Add(file)
         return {
             message: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"runbookd.envelope.{message}"))
-            for message in _LAYOUT
+            for message in (*_LAYOUT, *_MAPS)
         }
 
     _classes = _build()
     Moment = _classes["Moment"]
     ShallowDocument = _classes["ShallowDocument"]
-    ShallowWrite = _classes["ShallowWrite"]
     BatchWriteEnvelope = _classes["BatchWriteEnvelope"]
     ListDocumentsEnvelope = _classes["ListDocumentsEnvelope"]
     RunQueryEnvelope = _classes["RunQueryEnvelope"]
     BatchGetEnvelope = _classes["BatchGetEnvelope"]
+    FieldsEnvelope = _classes["FieldsEnvelope"]
+    MapEnvelope = _classes["MapEnvelope"]
 
 __all__ = [
     "BatchGetEnvelope",
     "BatchWriteEnvelope",
+    "FieldsEnvelope",
     "ListDocumentsEnvelope",
+    "MapEnvelope",
     "Moment",
     "RunQueryEnvelope",
     "ShallowDocument",
-    "ShallowWrite",
 ]

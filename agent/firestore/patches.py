@@ -15,8 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from agent.firestore.encoded import canonical_value
+from agent.firestore.envelope import FieldsEnvelope
 from agent.firestore.protos import Document, DocumentMask
 
 # https://firebase.google.com/docs/firestore/reference/rpc/google.firestore.v1#google.firestore.v1.StructuredQuery.FieldReference
@@ -41,11 +43,6 @@ class Patch(NamedTuple):
         """A serialised ``DocumentMask`` of the keys."""
         return _mask_of(self.keys)
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return len(self.fields) + len(self.mask)
-
     def applied_to(self, raw: bytes) -> bytes:
         """All fields of what the version is to become, in canonical form.
 
@@ -62,26 +59,31 @@ class Patch(NamedTuple):
         return whole
 
 
-def patch_of(keys: Collection[str], new: Document) -> Patch:
-    """The patch that touches ``keys``, ``new`` holding those that are not to go."""
+def patch_of(keys: Collection[str], new: FieldsEnvelope) -> Patch:
+    """The patch that touches ``keys``, ``new`` holding those that are not to go, their values in canonical form."""
     return Patch(tuple(sorted(keys)), new.SerializeToString(deterministic=True))
 
 
 def difference(before: bytes, after: bytes) -> Patch:
     """What makes ``after`` of ``before``, both serialised ``Document`` messages, with or without name and times."""
-    was, is_now = Document.FromString(before).fields, Document.FromString(after).fields
-    new = Document()
+    earlier, later = FieldsEnvelope.FromString(before), FieldsEnvelope.FromString(after)
+    was, is_now = earlier.fields, later.fields
+    new = FieldsEnvelope()
     keys = {key for key in was if key not in is_now}
     for key in is_now:
-        if key not in was or not is_same(was[key], is_now[key]):
-            keys.add(key)
-            new.fields[key].CopyFrom(is_now[key])
+        value = is_now[key]
+        if key in was:
+            old = was[key]
+            if old == value:
+                continue
+            value = canonical_value(value)
+            if canonical_value(old) == value:
+                continue
+        else:
+            value = canonical_value(value)
+        keys.add(key)
+        new.fields[key] = value
     return patch_of(keys, new)
-
-
-def is_same(value: Any, other: Any) -> bool:
-    """Bit for bit, the order in maps aside: unlike ``==``, tells 0.0 from -0.0 and finds NaN equal to itself."""
-    return bool(value.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True))
 
 
 def field_path(key: str) -> str:

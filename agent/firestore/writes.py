@@ -8,11 +8,15 @@ from typing import NamedTuple, Protocol
 
 from agent.faults import Permanent, PermanentReason, Reason
 from agent.firestore.document import with_name
-from agent.firestore.envelope import Moment, ShallowWrite
+from agent.firestore.envelope import Moment
 from agent.firestore.patches import Patch
+from agent.firestore.protobuf import delimited
 from agent.firestore.protos import Precondition
 
 _NS = 1_000_000_000
+# Of https://github.com/googleapis/googleapis/blob/master/google/firestore/v1/write.proto and common.proto.
+_UPDATE, _DELETE, _UPDATE_MASK, _CURRENT_DOCUMENT = b"\x0a", b"\x12", b"\x1a", b"\x22"
+_UPDATE_TIME = b"\x12"  # of a Precondition
 
 
 class WriteKind(StrEnum):
@@ -73,15 +77,12 @@ class PlannedWrite(NamedTuple):
         """The ``Write`` message."""
         patch, condition = self.patch, self.precondition
         if self.kind is not WriteKind.SET:
-            made = ShallowWrite(delete=self.name)
+            made = delimited(_DELETE, self.name.encode())
         elif patch is not None and isinstance(condition, MustExistAt):
-            made = ShallowWrite(update=with_name(self.name, patch.fields), update_mask=patch.mask)
+            made = delimited(_UPDATE, with_name(self.name, patch.fields)) + delimited(_UPDATE_MASK, patch.mask)
         else:
-            made = ShallowWrite(update=with_name(self.name, self.whole))
-        if condition is not None:
-            made.current_document = _encoded(condition)
-        data: bytes = made.SerializeToString()
-        return data
+            made = delimited(_UPDATE, with_name(self.name, self.whole))
+        return made if condition is None else made + delimited(_CURRENT_DOCUMENT, _encoded(condition))
 
 
 class WriteState(StrEnum):
@@ -194,13 +195,9 @@ class Ledger:
 
 
 def _encoded(condition: Condition) -> bytes:
-    match condition:
-        case MustExistAt(update_time=moment):
-            seconds, nanos = divmod(moment, _NS)
-            inner = Moment(seconds=seconds, nanos=nanos).SerializeToString()
-            # Field 2 (update_time) of Precondition, length-delimited; a Timestamp is shorter than 128 bytes.
-            return bytes((0x12, len(inner))) + inner
-        case MustExist():
-            return Precondition(exists=True).SerializeToString()
-        case MustNotExist():
-            return Precondition(exists=False).SerializeToString()
+    if isinstance(condition, MustExistAt):
+        moment = Moment()
+        moment.seconds, moment.nanos = divmod(condition.update_time, _NS)
+        return delimited(_UPDATE_TIME, moment.SerializeToString())
+    exists: bytes = Precondition(exists=isinstance(condition, MustExist)).SerializeToString()
+    return exists

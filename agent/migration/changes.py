@@ -30,6 +30,8 @@ from agent.migration.journal import Action, Intent
 NO_DIGEST = bytes(16)
 """Digest of a document that is not there."""
 
+_NOT_STORABLE = (TypeError, ValueError, RunbookdError)
+_REFUSED = "the result can't be stored: {}"
 _WORTH_IT = 0.5  # of the document: above it, the server's merging costs what its reading saves
 
 
@@ -72,8 +74,13 @@ def digest_of(document: RawDocument | None) -> bytes:
 
 
 def _digest_of_patch(patch: Patch) -> bytes:
-    """16 bytes for what differs. Mask and fields have other tags, so none of one passes for some of the other."""
-    return digest(patch.mask + patch.fields)
+    """16 bytes for what differs."""
+    return digest(_told(patch))
+
+
+def _told(patch: Patch) -> bytes:
+    """A patch in one piece. Mask and fields have other tags, so none of one passes for some of the other."""
+    return patch.mask + patch.fields
 
 
 def is_as_meant(intent: Intent, version: RawDocument | None) -> bool:
@@ -99,8 +106,15 @@ def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddres
         return Changes(raw, problem=raised_at(definition, error))
     if result is None:
         return Changes(raw)
-    # Asking whether it is a sequence takes longer than all other questions here together.
-    parts = (result,) if isinstance(result, Document) or not isinstance(result, Sequence) else result
+    if isinstance(result, Document) and result.name == document.name:  # nearly always, so it takes no detours
+        problem = _found_wrong(definition, result)
+        if problem:
+            return Changes(raw, problem=problem)
+        try:
+            return Changes(raw, (), _update(raw, document, result))
+        except _NOT_STORABLE as error:
+            return Changes(raw, problem=_REFUSED.format(error))
+    parts = result if isinstance(result, Sequence) else (result,)
     creates: list[PlannedChange] = []
     own: PlannedChange | None = None
     seen: set[str] = set()
@@ -115,8 +129,8 @@ def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddres
                 own = _update(raw, document, part)
             else:
                 creates.append(_create(part, address))
-        except (TypeError, ValueError, RunbookdError) as error:
-            return Changes(raw, problem=f"the result can't be stored: {error}")
+        except _NOT_STORABLE as error:
+            return Changes(raw, problem=_REFUSED.format(error))
     return Changes(raw, creates=tuple(creates), own=own)
 
 
@@ -132,10 +146,15 @@ def _problem(definition: Definition, document: Document, part: object, seen: set
         return ""
     if target != document.name and not _is_path(target):
         return f"{target!r} is not the path of a document"
+    return _found_wrong(definition, part)
+
+
+def _found_wrong(definition: Definition, document: Document) -> str:
+    """What the definition's own validation has against a document."""
     if definition.validate is None:
         return ""
     try:
-        return definition.validate(part) or ""
+        return definition.validate(document) or ""
     except Exception as error:  # noqa: BLE001 - a validation that breaks down has not found the document right
         return raised_at(definition, error)
 
@@ -147,23 +166,24 @@ def _is_path(name: str) -> bool:
 
 def _update(raw: RawDocument, before: Document, after: Document) -> PlannedChange | None:
     """``None`` where nothing differs: Firestore keeps the update_time then, and whether it was done can't be told."""
-    condition = MustExistAt(raw.update_time)
+    name, version, update_time = raw.name, raw.raw, raw.update_time
     patch = after.patch(before)
     if patch is None:  # made anew, not of the document that was read
         fields = after.encoded()
         meant = digest(fields)
         if meant == digest_of(raw):
             return None
-        action, write = Action.UPDATE, PlannedWrite(name=raw.name, fields=fields, precondition=condition)
+        action, write = Action.UPDATE, PlannedWrite(name, WriteKind.SET, fields, MustExistAt(update_time))
     elif not patch.keys:
         return None
     else:
-        action, meant = Action.EDIT, _digest_of_patch(patch)
-        if patch.size < len(raw.raw) * _WORTH_IT:
-            write = PlannedWrite(name=raw.name, precondition=condition, patch=patch, base=raw.raw)
+        told = _told(patch)
+        action, meant = Action.EDIT, digest(told)
+        if len(told) < len(version) * _WORTH_IT:
+            write = PlannedWrite(name, WriteKind.SET, b"", MustExistAt(update_time), patch, version)
         else:
-            write = PlannedWrite(name=raw.name, precondition=condition, fields=patch.applied_to(raw.raw))
-    return PlannedChange(Intent(action, raw.name, raw.raw, raw.update_time, meant), write)
+            write = PlannedWrite(name, WriteKind.SET, patch.applied_to(version), MustExistAt(update_time))
+    return PlannedChange(Intent(action, name, version, update_time, meant), write)
 
 
 def _delete(raw: RawDocument) -> PlannedChange:

@@ -17,8 +17,6 @@ from agent.firestore import (
     WriteOutcome,
 )
 
-_PAGE = 300
-
 
 class Database(Protocol):
     """What a migration asks of a Firestore; the promise is :class:`agent.firestore.Firestore`'s."""
@@ -33,8 +31,11 @@ class Database(Protocol):
     def count(self, scope: CollectionGroup, read_time: datetime | None = None) -> int:
         """Documents of a collection group."""
 
-    def documents(self, scope: CollectionGroup, read_time: datetime) -> Iterator[RawDocument]:
-        """The documents of a collection group in name order, as they were at ``read_time``."""
+    def pages(self, scope: CollectionGroup, read_time: datetime) -> Iterator[list[RawDocument]]:
+        """The documents of a collection group in name order, as they were at ``read_time``.
+
+        In lists, none of them empty, of no more documents than one :meth:`get` asks for at once.
+        """
 
     def get(self, names: Sequence[str], read_time: datetime | None = None) -> dict[str, RawDocument | None]:
         """Documents by full name."""
@@ -47,15 +48,3 @@ class Database(Protocol):
         parallel: int = ...,
     ) -> Iterable[WriteOutcome]:
         """One outcome for each write."""
-
-
-def in_pages(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
-    """``documents`` in lists of as many as one :meth:`Database.get` asks for at once, the last one shorter."""
-    page: list[RawDocument] = []
-    for raw in documents:
-        page.append(raw)
-        if len(page) == _PAGE:
-            yield page
-            page = []
-    if page:
-        yield page

@@ -12,9 +12,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent.firestore import LazyFields, Patch, encode_fields
+from agent.firestore import GONE, LazyFields, Patch, encode_fields
 
-_ABSENT: Final = object()
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -53,15 +52,7 @@ class Document:
     @classmethod
     def read(cls, name: str, source: LazyFields) -> Document:
         """A document as it came from a database."""
-        return cls._made(name, source, _NOTHING, None)
-
-    @classmethod
-    def _made(
-        cls, name: str, source: LazyFields | None, changed: Mapping[str, Any], fields: dict[str, Any] | None
-    ) -> Document:
-        made = cls.__new__(cls)
-        made._name, made._source, made._changed, made._fields = name, source, changed, fields
-        return made
+        return _made(name, source, _NOTHING, None)
 
     @property
     def name(self) -> str:
@@ -79,7 +70,7 @@ class Document:
         if self._fields is None:
             fields = self._source.all() if self._source is not None else {}
             for key, value in self._changed.items():
-                if value is _ABSENT:
+                if value is GONE:
                     fields.pop(key, None)
                 else:
                     fields[key] = value
@@ -107,43 +98,43 @@ class Document:
         keys = _keys(path)
         value = self._top(keys[0])
         for key in keys[1:]:
-            value = value.get(key, _ABSENT) if _is_map(value) else _ABSENT
-        return default if value is _ABSENT else value
+            value = value.get(key, GONE) if _is_map(value) else GONE
+        return default if value is GONE else value
 
     def has(self, path: str | Sequence[str]) -> bool:
         """Whether there is a value at ``path``, null included."""
         keys = _keys(path)
         if len(keys) == 1 and self._fields is None and keys[0] not in self._changed:
             return self._source is not None and keys[0] in self._source
-        return self.get(keys, _ABSENT) is not _ABSENT
+        return self.get(keys, GONE) is not GONE
 
     def with_fields(self, **values: Any) -> Document:
         """A copy with these top-level fields set."""
-        return self._with(values)
+        return self._with({**(self._changed if self._fields is None else self._fields), **values})
 
     def with_field(self, path: str | Sequence[str], value: Any) -> Document:
         """A copy with ``value`` at ``path``; maps on the way are made where they are missing."""
-        changed: dict[str, Any] = {}
-        self._place(changed, _keys(path), value)
-        return self._with(changed)
+        top = self._opened()
+        self._place(top, _keys(path), value)
+        return self._with(top)
 
     def without(self, *paths: str | Sequence[str]) -> Document:
         """A copy without the fields at ``paths``; those that are not there are no error."""
-        changed: dict[str, Any] = {}
+        top = self._opened()
         for path in paths:
-            self._remove(changed, _keys(path))
-        return self._with(changed)
+            self._remove(top, _keys(path))
+        return self._with(top)
 
     def renamed(self, old: str | Sequence[str], new: str | Sequence[str]) -> Document:
         """A copy in which the value at ``old`` is at ``new``; unchanged where there is none at ``old``."""
         keys = _keys(old)
-        value = self._top(keys[0]) if len(keys) == 1 else self.get(keys, _ABSENT)
-        if value is _ABSENT:
+        top = self._opened()
+        value = self._look(top, keys[0]) if len(keys) == 1 else self.get(keys, GONE)
+        if value is GONE:
             return self
-        changed: dict[str, Any] = {}
-        self._remove(changed, keys)
-        self._place(changed, _keys(new), value)
-        return self._with(changed)
+        self._remove(top, keys)
+        self._place(top, _keys(new), value)
+        return self._with(top)
 
     def elsewhere(self, name: str, fields: Mapping[str, Any] | None = None) -> Document:
         """A new document at another path, with these fields (default: this one's).
@@ -173,10 +164,7 @@ class Document:
         return None if self._source is None or self._source is not of._source else self._patch(self._source)
 
     def _patch(self, source: LazyFields) -> Patch:
-        if self._fields is not None:
-            return source.patch_as(self._fields)
-        changed = {key: value for key, value in self._changed.items() if value is not _ABSENT}
-        return source.patch(changed, [key for key in self._changed if key not in changed])
+        return source.patch(self._changed) if self._fields is None else source.patch_as(self._fields)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Document) and self._name == other._name and self.fields == other.fields
@@ -190,37 +178,47 @@ class Document:
         return Document, (self._name, self.fields)
 
     def _top(self, key: str) -> Any:
-        """The value of a top-level field, or ``_ABSENT``."""
-        if self._fields is not None:
-            return self._fields.get(key, _ABSENT)
-        value = self._changed.get(key, self)
+        """The value of a top-level field, or ``GONE``."""
+        return self._look(self._changed if self._fields is None else self._fields, key)
+
+    def _opened(self) -> dict[str, Any]:
+        """A dict to change for a copy: of what is changed, or of all fields once there is such a dict."""
+        return {**(self._changed if self._fields is None else self._fields)}
+
+    def _look(self, top: Mapping[str, Any], key: str) -> Any:
+        """The value of a top-level field with ``top`` opened, or ``GONE``."""
+        value = top.get(key, self)
         if value is not self:
             return value
-        return _ABSENT if self._source is None else self._source.get(key, _ABSENT)
+        return GONE if self._fields is not None or self._source is None else self._source.get(key, GONE)
 
-    def _place(self, changed: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-        """Enter into ``changed`` what the top-level field is with ``value`` at ``keys``."""
+    def _place(self, top: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+        """Have ``value`` at ``keys``."""
         first = keys[0]
-        if len(keys) > 1:
-            value = _placed(changed[first] if first in changed else self._top(first), keys[1:], value)
-        changed[first] = value
+        top[first] = value if len(keys) == 1 else _placed(self._look(top, first), keys[1:], value)
 
-    def _remove(self, changed: dict[str, Any], keys: Sequence[str]) -> None:
-        """Enter into ``changed`` what the top-level field is without what is at ``keys``."""
+    def _remove(self, top: dict[str, Any], keys: Sequence[str]) -> None:
+        """Have nothing at ``keys``."""
         first = keys[0]
         if len(keys) == 1:
-            changed[first] = _ABSENT
+            top[first] = GONE
             return
-        below = changed[first] if first in changed else self._top(first)
+        below = self._look(top, first)
         if _is_map(below):
-            changed[first] = _removed(below, keys[1:])
+            top[first] = _removed(below, keys[1:])
 
-    def _with(self, values: Mapping[str, Any]) -> Document:
-        """A copy with top-level fields set, or taken away where the value is ``_ABSENT``."""
+    def _with(self, top: dict[str, Any]) -> Document:
+        """A copy with ``top``, as :meth:`_opened` gave it and somebody has changed it since."""
         if self._fields is None:
-            return self._made(self._name, self._source, {**self._changed, **values}, None)
-        fields = {key: value for key, value in {**self._fields, **values}.items() if value is not _ABSENT}
-        return self._made(self._name, self._source, _NOTHING, fields)
+            return _made(self._name, self._source, top, None)
+        fields = {key: value for key, value in top.items() if value is not GONE}
+        return _made(self._name, self._source, _NOTHING, fields)
+
+
+def _made(name: str, source: LazyFields | None, changed: Mapping[str, Any], fields: dict[str, Any] | None) -> Document:
+    made = Document.__new__(Document)
+    made._name, made._source, made._changed, made._fields = name, source, changed, fields
+    return made
 
 
 Change = Document | Deletion
@@ -243,8 +241,8 @@ def _is_map(value: object) -> bool:
 
 def _placed(below: object, keys: Sequence[str], value: Any) -> dict[str, Any]:
     fields: Mapping[str, Any] = below if _is_map(below) else {}  # type: ignore[assignment]
-    first, rest = keys[0], keys[1:]
-    return {**fields, first: _placed(fields.get(first), rest, value) if rest else value}
+    first = keys[0]
+    return {**fields, first: value if len(keys) == 1 else _placed(fields.get(first), keys[1:], value)}
 
 
 def _removed(fields: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from agent.clock import Clock
@@ -78,7 +79,8 @@ def dry_run(
         scanned = written = unchanged = aside = created = 0
         diffs: list[Diff] = []
         place = ScanRange(index=index, collection=collection)
-        for raw in scan(database, place, after="", repin_after=settings.repin_after, clock=clock):
+        pages = scan(database, place, after="", repin_after=settings.repin_after, clock=clock)
+        for raw in chain.from_iterable(pages):
             changes = changes_of(definition, raw, database.address)
             scanned += 1
             created += len(changes.creates)

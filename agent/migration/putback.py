@@ -21,7 +21,7 @@ from agent.faults import Permanent, PermanentReason, Transient, TransientReason
 from agent.firestore import CollectionGroup, RawDocument, WriteState
 from agent.migration.changes import changes_of
 from agent.migration.creations import find_creations
-from agent.migration.database import Database, in_pages
+from agent.migration.database import Database
 from agent.migration.definition import Definition
 from agent.migration.journal import SetAside
 from agent.migration.runs import RunRecord
@@ -159,7 +159,7 @@ class _Clearing:
         read_time = self._database.server_time()
         done = 0
         for part in self._record.collections:
-            for page in in_pages(self._database.documents(CollectionGroup(id=part.collection), read_time)):
+            for page in self._database.pages(CollectionGroup(id=part.collection), read_time):
                 if self._cancelled():
                     raise Permanent(
                         PermanentReason.CANCELLED,

@@ -22,7 +22,7 @@ from agent.firestore import (
 )
 from agent.migration.changes import PlannedChange, changes_of, digest_of, is_as_meant
 from agent.migration.creations import find_creations
-from agent.migration.database import Database, in_pages
+from agent.migration.database import Database
 from agent.migration.definition import Definition
 from agent.migration.journal import SetAside
 from agent.migration.runs import RunRecord
@@ -84,8 +84,7 @@ class _Rescue:
     def run(self) -> RescueFindings:
         for part in self._record.collections:
             scope = CollectionGroup(id=part.collection)
-            before = self._database.documents(scope, self._record.pre_read_time)
-            for page in in_pages(before):
+            for page in self._database.pages(scope, self._record.pre_read_time):
                 if self._cancelled():
                     raise Permanent(PermanentReason.CANCELLED, f"the undo of {self._record.id} was stopped")
                 self._take_back(page)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,10 @@ def sample_documents(database: Database, collections: Sequence[str]) -> dict[str
     at = database.server_time()
     found: dict[str, list[RawDocument]] = {}
     for collection in collections:
-        documents: Iterator[RawDocument] = database.documents(CollectionGroup(id=collection), at)
-        found[collection] = list(islice(documents, _PER_COLLECTION))
-        if hasattr(documents, "close"):
-            documents.close()
+        pages = database.pages(CollectionGroup(id=collection), at)
+        found[collection] = list(islice(chain.from_iterable(pages), _PER_COLLECTION))
+        if hasattr(pages, "close"):
+            pages.close()
     return found
 
 

@@ -17,7 +17,7 @@ from agent.clock import Clock
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import RawDocument
 from agent.migration.changes import to_document
-from agent.migration.database import Database, in_pages
+from agent.migration.database import Database
 from agent.migration.definition import Definition, raised_at
 from agent.migration.document import Document
 from agent.migration.journal import Action, Intent, ScanRange, State
@@ -157,8 +157,8 @@ class _Validation:
 
     def scan(self, place: ScanRange, tally: _Tally) -> None:
         """Every document of a collection by itself."""
-        documents = scan(self._database, place, after="", repin_after=self._settings.repin_after, clock=self._clock)
-        for page in in_pages(documents):
+        pages = scan(self._database, place, after="", repin_after=self._settings.repin_after, clock=self._clock)
+        for page in pages:
             self._go_on()
             for raw in page:
                 document = to_document(raw, self._database.address)

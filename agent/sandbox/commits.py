@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import string
 
+from agent.firestore.protobuf import delimited
 from agent.firestore.protos import (
     BeginTransactionRequest,
     BeginTransactionResponse,
@@ -82,8 +83,8 @@ class Commits:
                     result = write.apply(commit)
                 except StatusError as error:  # raised before anything of this write is done
                     status = error.proto().SerializeToString()
-                results.append(frames.delimited(b"\x0a", result))
-                statuses.append(frames.delimited(b"\x12", status))
+                results.append(delimited(b"\x0a", result))
+                statuses.append(delimited(b"\x12", status))
         return b"".join(results) + b"".join(statuses)
 
     def create_document(self, request: bytes) -> bytes:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.faults import Misconfigured, MisconfiguredReason
+from agent.firestore.protobuf import delimited, varint
 from agent.sandbox.filters import Condition
-from agent.sandbox.frames import delimited, varint
 from agent.sandbox.query import ELEMENTS, Query
 from agent.sandbox.status import StatusError, failed_precondition
 from agent.sandbox.values import NAME_FIELD

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from agent.sandbox.frames import delimited, varint
+from agent.firestore.protobuf import delimited, varint
 
 Encoded = bytes
 """A serialised ``google.firestore.v1.Value``."""

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agent.firestore.protobuf import delimited, read_varint
 from agent.firestore.protos import Value
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Collection
@@ -140,9 +141,9 @@ def replace(connection: sqlite3.Connection, index: FieldIndex, document: int, ol
 def _value_at(framed: bytes, path: FieldPath) -> Value | None:
     if len(path) > 1:
         return find_value(frames.parse(framed).fields, path)
-    start = frames.delimited(b"\x0a", path[0].encode())
+    start = delimited(b"\x0a", path[0].encode())
     for entry in LazyFields.FromString(frames.message(framed)).fields:
         if entry.startswith(start):
-            _, position = frames.read_varint(entry, len(start) + 1)
+            _, position = read_varint(entry, len(start) + 1)
             return Value.FromString(entry[position:])
     return None

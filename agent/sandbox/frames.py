@@ -15,38 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from agent.firestore.protobuf import delimited, read_varint, varint
 from agent.firestore.protos import Document
 
 DOCUMENT_TAG = b"\x0a"  # field 1, length-delimited
-
-
-def varint(number: int) -> bytes:
-    """``number`` (not negative) as a protobuf varint."""
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The varint at ``position`` and the position after it."""
-    result = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, position
-        shift += 7
-
-
-def delimited(tag: bytes, payload: bytes) -> bytes:
-    """A length-delimited field."""
-    return tag + varint(len(payload)) + payload
 
 
 @lru_cache(maxsize=4096)

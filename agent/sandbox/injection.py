@@ -21,7 +21,7 @@ from typing import Any
 
 import grpc
 
-from agent.sandbox.frames import read_varint
+from agent.firestore.protobuf import read_varint
 
 READS = (
     "GetDocument",

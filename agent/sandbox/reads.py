@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from heapq import merge
 from typing import Any
 
+from agent.firestore.protobuf import delimited, varint
 from agent.firestore.protos import (
     BatchGetDocumentsRequest,
     GetDocumentRequest,
@@ -102,15 +103,15 @@ class Reads:
         mask = _mask(given)
         paths = [split_document(name) for name in given.documents]
         with self._view(root, given) as (view, transaction):
-            at = frames.delimited(b"\x22", frames.timestamp(view.time))
+            at = delimited(b"\x22", frames.timestamp(view.time))
             if given.WhichOneof("consistency_selector") == "new_transaction" and transaction is not None:
-                yield frames.delimited(b"\x1a", transaction.id) + at
+                yield delimited(b"\x1a", transaction.id) + at
             for name, (found_root, segments) in zip(given.documents, paths, strict=True):
                 if found_root != root:
                     raise invalid(f'Document name "{name}" is not in the database "{root}" of the request.')
                 row = self._find(view, root, segments, transaction)
                 if row is None:
-                    yield frames.delimited(b"\x12", name.encode()) + at
+                    yield delimited(b"\x12", name.encode()) + at
                 else:
                     yield _masked(row, mask) + at
 
@@ -162,9 +163,9 @@ class Reads:
         self._prepare(query)
         with self._view(query.scope.root, given) as (view, transaction):
             remember(transaction, scopes=[query.scope])
-            at = frames.delimited(b"\x1a", frames.timestamp(view.time))
+            at = delimited(b"\x1a", frames.timestamp(view.time))
             if given.WhichOneof("consistency_selector") == "new_transaction" and transaction is not None:
-                yield frames.delimited(b"\x12", transaction.id) + at
+                yield delimited(b"\x12", transaction.id) + at
             # One message is held back, so that the last one can say that it is. Nothing found: it says only that.
             held = None
             for framed in query.run(view):
@@ -205,7 +206,7 @@ class Reads:
 
 def _skipped(offset: int) -> bytes:
     """RunQueryResponse.skipped_results."""
-    return b"\x20" + frames.varint(offset) if offset else b""
+    return b"\x20" + varint(offset) if offset else b""
 
 
 def _mask(given: Any) -> tuple[FieldPath, ...] | None:
@@ -229,7 +230,7 @@ def _page(pairs: Iterator[tuple[bytes, bytes]], size: int) -> bytes:
     last = b""
     for key, framed in pairs:
         if len(parts) == size or (parts and total + len(framed) > _PAGE_BYTES):
-            parts.append(frames.delimited(b"\x12", _token(last).encode()))
+            parts.append(delimited(b"\x12", _token(last).encode()))
             break
         parts.append(framed)
         total += len(framed)
@@ -252,7 +253,7 @@ def _missing(view: View, collections: Sequence[Collection], low: bytes) -> Itera
             if view.get(collection, key) is None:
                 document_id = inner.path[len(collection.path) + 1 :].split("/")[0]
                 name = collection.document_name(document_id)
-                yield full, frames.delimited(frames.DOCUMENT_TAG, frames.named(name))
+                yield full, delimited(frames.DOCUMENT_TAG, frames.named(name))
 
 
 def _ordered_page(view: View, given: Any, size: int) -> bytes:
@@ -269,7 +270,7 @@ def _ordered_page(view: View, given: Any, size: int) -> bytes:
             query.select.fields.add(field_path=path)
     found = list(plan(given.parent, query).run(view))
     if len(found) > size:
-        found[size:] = [frames.delimited(b"\x12", _token(str(query.offset + size).encode()).encode())]
+        found[size:] = [delimited(b"\x12", _token(str(query.offset + size).encode()).encode())]
     return b"".join(found)
 
 

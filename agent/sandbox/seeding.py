@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import grpc
 
 from agent.faults import Misconfigured, MisconfiguredReason, Transient, TransientReason
+from agent.firestore.protobuf import delimited
 from agent.firestore.protos import SERVICE
 from agent.sandbox.dataset import COUNTS, Planned, documents, total
-from agent.sandbox.frames import delimited, named
+from agent.sandbox.frames import named
 from agent.telemetry.progress import Progress, ProgressSink, ignore_progress
 
 _BATCH_WRITES = 500

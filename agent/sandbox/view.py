@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
+from agent.firestore.protobuf import delimited
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Catalogue, Collection, Run, clip, in_name_order
 from agent.sandbox.field_indexes import WORTHWHILE, FieldIndexes
@@ -78,7 +79,7 @@ class View:
                 name = prefix + segment_of(key)
                 yield (
                     collection.prefix + key,
-                    frames.frame(frames.delimited(b"\x0a", name), created, updated),
+                    frames.frame(delimited(b"\x0a", name), created, updated),
                 )
 
     def keys(self, run: Run) -> Iterator[bytes]:

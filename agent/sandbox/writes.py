@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from agent.firestore.protobuf import delimited
 from agent.firestore.protos import Document, DocumentMask, Precondition, Value, Write, WriteResult
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Collection
@@ -186,7 +187,7 @@ class MaskedWrite:
         there = {} if stored is None else _entries(stored.frame)
         kept = [entry for key, entry in there.items() if key not in keys]
         kept += [entry for key, entry in self._new.items() if key in keys]
-        content = frames.named(target.name) + b"".join([frames.delimited(b"\x12", entry) for entry in kept])
+        content = frames.named(target.name) + b"".join([delimited(b"\x12", entry) for entry in kept])
         if self._is_suspect or len(content) > _SURELY_SMALL:
             check_document(Document.FromString(content))
         return write_result(commit.put(target.collection, target.key, content, stored))
@@ -313,7 +314,7 @@ def _is_suspect(raw: bytes, start: int) -> bool:
 
 def write_result(updated: int, results: Sequence[Value] = ()) -> bytes:
     """A serialised WriteResult."""
-    encoded = frames.delimited(b"\x0a", frames.timestamp(updated))
+    encoded = delimited(b"\x0a", frames.timestamp(updated))
     if results:
         encoded += WriteResult(transform_results=results).SerializeToString()
     return encoded
@@ -321,5 +322,5 @@ def write_result(updated: int, results: Sequence[Value] = ()) -> bytes:
 
 def commit_response(results: Sequence[bytes], time: int) -> bytes:
     """A serialised CommitResponse, put together from serialised results."""
-    repeated = b"".join(frames.delimited(b"\x0a", result) for result in results)
-    return repeated + frames.delimited(b"\x12", frames.timestamp(time))
+    repeated = b"".join(delimited(b"\x0a", result) for result in results)
+    return repeated + delimited(b"\x12", frames.timestamp(time))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.faults import Permanent
-from agent.firestore import LazyFields, Timestamp, decode_fields, encode_fields
+from agent.firestore import GONE, LazyFields, Timestamp, decode_fields, encode_fields
 from agent.firestore.patches import difference, field_path
 from agent.firestore.protos import Document, DocumentMask
 from tests.firestore.field_values import FIELDS, KEYS, OPAQUE, VALUES
@@ -34,7 +34,7 @@ def test_changed_fields_are_as_if_everything_had_been_encoded(
     for key in read:
         lazy.get(key)
     expected = {key: value for key, value in {**fields, **changed}.items() if key not in gone}
-    patch = lazy.patch(changed, gone)
+    patch = lazy.patch({**changed, **dict.fromkeys(gone, GONE)})
     assert patch.applied_to(lazy.raw) == encode_fields(expected)
     assert patch == difference(lazy.raw, raw_document(expected)), "two versions have one difference"
 
@@ -55,7 +55,7 @@ def test_a_patch_on_the_old_fields_gives_the_new_ones(
 ) -> None:
     """What a server does with a mask: the fields that it names come from the patch or go. None is named in vain."""
     gone = [key for key in [*removed, *list(fields)[:1]] if key not in changed]
-    patch = LazyFields(raw_document(fields)).patch(changed, gone)
+    patch = LazyFields(raw_document(fields)).patch({**changed, **dict.fromkeys(gone, GONE)})
     expected = encode_fields({key: value for key, value in {**fields, **changed}.items() if key not in gone})
     touched = {key for key in [*changed, *gone] if not _alike(fields, decode_fields(expected), key)}
     assert sorted(DocumentMask.FromString(patch.mask).field_paths) == sorted(map(field_path, touched))
@@ -76,8 +76,8 @@ def _alike(some: dict[str, Any], others: dict[str, Any], key: str) -> bool:
 def test_what_is_set_to_what_it_was_is_not_a_difference() -> None:
     """Equal bit for bit; 0.0 and -0.0 are not, NaN is itself."""
     lazy = LazyFields(raw_document({"n": 1, "zero": 0.0, "nan": float("nan"), "map": {"a": 1, "b": 2}}))
-    assert lazy.patch({"n": 1, "nan": float("nan"), "map": {"b": 2, "a": 1}}, ()).keys == ()
-    assert lazy.patch({"zero": -0.0, "n": True}, ["nan", "not there"]).keys == ("n", "nan", "zero")
+    assert lazy.patch({"n": 1, "nan": float("nan"), "map": {"b": 2, "a": 1}}).keys == ()
+    assert lazy.patch({"zero": -0.0, "n": True, "nan": GONE, "not there": GONE}).keys == ("n", "nan", "zero")
 
 
 @given(FIELDS)
@@ -87,7 +87,7 @@ def test_reading_agrees_with_decoding(fields: dict[str, Any]) -> None:
     eager = decode_fields(raw)
     lazy = LazyFields(raw)
     assert repr({key: lazy.get(key) for key in eager}) == repr(eager)
-    lazy.patch({"new": 1}, eager)
+    lazy.patch({"new": 1, **dict.fromkeys(eager, GONE)})
     assert repr(lazy.all()) == repr(eager)
     assert [key in lazy for key in eager] == [True] * len(eager)
     assert "new" not in lazy or "new" in eager
@@ -101,7 +101,7 @@ def test_what_is_changed_in_place_is_written(fields: dict[str, Any], value: Any)
     lazy.get("list").append(value)
     lazy.get("map")["b"] = value
     expected = encode_fields({**fields, "list": [1, value], "map": {"a": 1, "b": value}})
-    assert lazy.patch({}, ()).applied_to(lazy.raw) == expected
+    assert lazy.patch({}).applied_to(lazy.raw) == expected
 
 
 def test_untouched_fields_keep_what_this_version_does_not_know() -> None:
@@ -110,7 +110,7 @@ def test_untouched_fields_keep_what_this_version_does_not_know() -> None:
     message.fields["odd"].timestamp_value.nanos = 1_500_000_000
     lazy = LazyFields(message.SerializeToString())
     assert lazy.get("odd") == Timestamp(1_500_000_000)
-    again = Document.FromString(lazy.patch({"n": 2}, ()).applied_to(lazy.raw))
+    again = Document.FromString(lazy.patch({"n": 2}).applied_to(lazy.raw))
     assert again.fields["new"] == message.fields["new"]
     assert again.fields["odd"].timestamp_value.nanos == 1_500_000_000
 
@@ -119,7 +119,7 @@ def test_a_field_that_cannot_be_stored_is_named() -> None:
     """The error names the field, changed or changed in place."""
     lazy = LazyFields(raw_document({"list": []}))
     with pytest.raises(Permanent, match="field 'age'"):
-        lazy.patch({"age": 2**63}, ())
+        lazy.patch({"age": 2**63})
     lazy.get("list").append(object())
     with pytest.raises(Permanent, match="field 'list'"):
-        lazy.patch({}, ())
+        lazy.patch({})

@@ -88,11 +88,11 @@ class Expiring(Unruly):
 
     served = 45  # more than the plan's sample
 
-    def documents(self, scope: CollectionGroup, read_time: datetime) -> Iterator[RawDocument]:
-        for number, raw in enumerate(super().documents(scope, read_time)):
-            if number == self.served:
+    def pages(self, scope: CollectionGroup, read_time: datetime) -> Iterator[list[RawDocument]]:
+        for page in super().pages(scope, read_time):
+            yield page[: self.served]
+            if len(page) > self.served:
                 raise Permanent(PermanentReason.READ_TIME_EXPIRED, "the read_time is too old")
-            yield raw
 
 
 def test_a_scan_whose_hour_is_over_goes_on_at_a_new_time(world: World, write_definition: Writer) -> None:

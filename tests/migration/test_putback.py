@@ -61,8 +61,8 @@ class Later:
     def count(self, scope: CollectionGroup, read_time: datetime | None = None) -> int:
         return self._inner.count(scope, read_time and read_time - LATER)
 
-    def documents(self, scope: CollectionGroup, read_time: datetime) -> Iterator[RawDocument]:
-        return self._inner.documents(scope, read_time - LATER)
+    def pages(self, scope: CollectionGroup, read_time: datetime) -> Iterator[list[RawDocument]]:
+        return self._inner.pages(scope, read_time - LATER)
 
     def get(self, names: Sequence[str], read_time: datetime | None = None) -> dict[str, RawDocument | None]:
         return self._inner.get(names, read_time and read_time - LATER)

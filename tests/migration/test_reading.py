@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 
 import pytest
 
@@ -23,6 +25,13 @@ def _documents(collection: str, count: int, size: int = 0) -> list[RawDocument]:
     ]
 
 
+def _in_pages(documents: Iterable[RawDocument], length: int = 300) -> Iterator[list[RawDocument]]:
+    """As a server's answers are handed on."""
+    remaining = iter(documents)
+    while page := list(islice(remaining, length)):
+        yield page
+
+
 def _never() -> bool:
     return False
 
@@ -37,7 +46,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 def test_documents_come_source_by_source_in_order() -> None:
     """Whatever is read at once, what is taken is as if one had been read after the other."""
     made = [_documents(name, count) for name, count in (("a", 700), ("b", 0), ("c", 1), ("d", 601), ("e", 5))]
-    sources = [Source(begin=found.__iter__, expected=len(found)) for found in made]
+    sources = [Source(begin=partial(_in_pages, found), expected=len(found)) for found in made]
     with ReadAhead(sources, is_over=_never) as ahead:
         assert [[raw.name for raw in ahead.documents()] for _ in sources] == [
             [raw.name for raw in found] for found in made
@@ -49,9 +58,9 @@ def test_the_next_sources_are_begun_while_the_first_is_still_taken() -> None:
     begun: list[int] = []
 
     def source(number: int, expected: int) -> Source:
-        def begin() -> Iterator[RawDocument]:
+        def begin() -> Iterator[list[RawDocument]]:
             begun.append(number)
-            return iter(_documents(f"c{number}", 3))
+            return _in_pages(_documents(f"c{number}", 3))
 
         return Source(begin=begin, expected=expected)
 
@@ -78,11 +87,11 @@ def test_no_more_is_held_than_may_be() -> None:
     count = AHEAD_BYTES // size * 2
     handed_over = 0
 
-    def begin() -> Iterator[RawDocument]:
+    def begin() -> Iterator[list[RawDocument]]:
         nonlocal handed_over
-        for raw in _documents("a", count, size):
-            handed_over += 1
-            yield raw
+        for page in _in_pages(_documents("a", count, size), 10):
+            handed_over += len(page)
+            yield page
 
     with ReadAhead([Source(begin=begin, expected=count)], is_over=_never) as ahead:
         documents = ahead.documents()
@@ -98,8 +107,8 @@ def test_a_run_without_a_rate_reads_far_ahead_packed() -> None:
     made = _documents("a", 1_000, AHEAD_BYTES // 250)  # four times what is held otherwise
     read_to_its_end = threading.Event()
 
-    def begin() -> Iterator[RawDocument]:
-        yield from made
+    def begin() -> Iterator[list[RawDocument]]:
+        yield from _in_pages(made, 30)
         read_to_its_end.set()
 
     source = Source(begin=begin, expected=len(made))
@@ -116,11 +125,11 @@ def test_a_run_without_a_rate_reads_far_ahead_packed() -> None:
 def test_an_error_comes_after_what_came_before_it() -> None:
     """And when its source is taken, not when it happens to be read."""
 
-    def broken() -> Iterator[RawDocument]:
-        yield from _documents("b", 2)
+    def broken() -> Iterator[list[RawDocument]]:
+        yield _documents("b", 2)
         raise Permanent(PermanentReason.INTERNAL, "the disk fell over")
 
-    good = Source(begin=lambda: iter(_documents("a", 900)), expected=900)
+    good = Source(begin=lambda: _in_pages(_documents("a", 900)), expected=900)
     with ReadAhead([good, Source(begin=broken, expected=2)], is_over=_never) as ahead:
         assert len(list(ahead.documents())) == 900
         taken = []
@@ -134,9 +143,9 @@ def test_whoever_waits_for_a_silent_server_is_told_that_it_is_over() -> None:
     """A stopped run does not wait for the documents that don't come."""
     silent, over = threading.Event(), threading.Event()
 
-    def begin() -> Iterator[RawDocument]:
+    def begin() -> Iterator[list[RawDocument]]:
         silent.wait(_SOON)
-        yield from _documents("a", 1)
+        yield _documents("a", 1)
 
     began = time.monotonic()
     with ReadAhead([Source(begin=begin, expected=1)], is_over=over.is_set) as ahead:
@@ -150,9 +159,9 @@ def test_sources_that_are_left_are_closed() -> None:
     """Their calls end, so that the server doesn't go on for nobody."""
     closed = threading.Event()
 
-    def begin() -> Iterator[RawDocument]:
+    def begin() -> Iterator[list[RawDocument]]:
         try:
-            yield from _documents("a", 100_000)
+            yield from _in_pages(_documents("a", 100_000))
         finally:
             closed.set()
 

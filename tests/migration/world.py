@@ -147,8 +147,8 @@ class Unruly:
     def count(self, scope: CollectionGroup, read_time: datetime | None = None) -> int:
         return self._inner.count(scope, read_time)
 
-    def documents(self, scope: CollectionGroup, read_time: datetime) -> Iterator[RawDocument]:
-        return self._inner.documents(scope, read_time)
+    def pages(self, scope: CollectionGroup, read_time: datetime) -> Iterator[list[RawDocument]]:
+        return self._inner.pages(scope, read_time)
 
     def get(self, names: Sequence[str], read_time: datetime | None = None) -> dict[str, RawDocument | None]:
         return self._inner.get(names, read_time)

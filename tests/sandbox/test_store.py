@@ -13,6 +13,7 @@ import pytest
 
 from agent.clock import ManualClock
 from agent.faults import Misconfigured, MisconfiguredReason
+from agent.firestore.protobuf import delimited, varint
 from agent.sandbox import frames
 from agent.sandbox.catalogue import Run
 from agent.sandbox.keys import AFTER_DESCENDANTS, segment_key
@@ -64,9 +65,7 @@ def read(store: Store, moment: int | None = None) -> dict[str, bytes]:
 
 def field(number: int) -> bytes:
     """A document's only field, with a value that depends on ``number``."""
-    return frames.delimited(
-        b"\x12", frames.delimited(b"\x0a", b"n") + frames.delimited(b"\x12", b"\x10" + frames.varint(number))
-    )
+    return delimited(b"\x12", delimited(b"\x0a", b"n") + delimited(b"\x12", b"\x10" + varint(number)))
 
 
 def test_every_past_state_is_readable(store: Store, clock: ManualClock) -> None:
