@@ -96,9 +96,10 @@ class Document:
     def get(self, path: str | Sequence[str], default: Any = None) -> Any:
         """The value at ``path``, or ``default`` where there is none."""
         keys = _keys(path)
-        value = self._top(keys[0])
-        for key in keys[1:]:
-            value = value.get(key, GONE) if _is_map(value) else GONE
+        value = self._look(self._changed if self._fields is None else self._fields, keys[0])
+        if len(keys) > 1:
+            for key in keys[1:]:
+                value = value.get(key, GONE) if _is_map(value) else GONE
         return default if value is GONE else value
 
     def has(self, path: str | Sequence[str]) -> bool:
@@ -177,10 +178,6 @@ class Document:
     def __reduce__(self) -> tuple[type[Document], tuple[str, dict[str, Any]]]:
         return Document, (self._name, self.fields)
 
-    def _top(self, key: str) -> Any:
-        """The value of a top-level field, or ``GONE``."""
-        return self._look(self._changed if self._fields is None else self._fields, key)
-
     def _opened(self) -> dict[str, Any]:
         """A dict to change for a copy: of what is changed, or of all fields once there is such a dict."""
         return {**(self._changed if self._fields is None else self._fields)}
@@ -236,7 +233,8 @@ def _keys(path: str | Sequence[str]) -> Sequence[str]:
 
 
 def _is_map(value: object) -> bool:
-    return type(value) is dict or isinstance(value, Mapping)  # asking an abstract class takes ten times as long
+    # Asking an abstract class takes ten times as long.
+    return type(value) is dict or (value is not GONE and isinstance(value, Mapping))
 
 
 def _placed(below: object, keys: Sequence[str], value: Any) -> dict[str, Any]:
