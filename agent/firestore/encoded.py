@@ -1,8 +1,8 @@
 """Field values as the bytes that they are on the wire: what is short is read and written by hand.
 
-Texts, numbers, booleans and null are most of what documents hold. By protobuf's objects each costs 0.8-1.1 us (parse, ask
-for the kind, take the value), by hand 0.1-0.4. Everything else, and every form that a server would not choose itself
-(a varint longer than it need be), is left to protobuf: :mod:`agent.firestore.values` says what is what in Python.
+Texts, numbers, booleans and null are most of what documents hold. By protobuf's objects each costs 0.8-1.1 us (parse,
+ask for the kind, take the value), by hand 0.1-0.4. Everything else, and every form that a server would not choose
+itself (a varint longer than it need be), is left to protobuf: :mod:`agent.firestore.values` says what is what.
 
 A value has one canonical form: what protobuf writes when it is asked to be deterministic. Called by
 :mod:`agent.firestore.fields` and :mod:`agent.firestore.patches`.
