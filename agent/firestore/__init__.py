@@ -44,7 +44,8 @@ out of ``before`` keeps that batch from being sent.
     structured_query("reviews", where=[Where(field="userId", value="u1")], order=[Order(field="dueAt")], limit=20)
     check_indexes(firestore, IndexAdmin(address, clock=clock), indexes) -> statuses of composite indexes
     decode_fields(document.fields) -> dict ; encode_fields(mapping) -> bytes
-    LazyFields(document.raw): .get(key), .all() -> dict, .patch(changed) -> Patch; decodes what is asked for
+    LazyFields(document.raw): .get(key), .all() -> dict, .patch(changed) -> Patch; decodes what is asked for;
+    GONE among the changed takes a field away
     difference(raw, other_raw) -> Patch(.keys, .fields): what one has to become the other
     fingerprint(documents, exclude=("sessions", "_config")) -> Fingerprint(.digest, .documents, .collections)
     take_fingerprint(firestore, exclude=...)               # of the whole database at one moment

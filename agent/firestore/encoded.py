@@ -16,7 +16,7 @@ from typing import Any, Final
 from agent.firestore.envelope import MapEnvelope
 from agent.firestore.protobuf import delimited, varint
 from agent.firestore.protos import Value
-from agent.firestore.values import decode, encode
+from agent.firestore.values import MAX_INTEGER, decode, encode
 
 # Tags of https://github.com/googleapis/googleapis/blob/master/google/firestore/v1/document.proto: number << 3 | type.
 _BOOLEAN, _INTEGER, _NULL = b"\x08", b"\x10", b"\x58"
@@ -30,7 +30,6 @@ _SHORT: Final[dict[bytes, Any]] = {
     **{_INTEGER + varint(number): number for number in range(0x80)},
 }
 _FLOAT = struct.Struct("<d")
-_BEYOND_INTEGERS = 2**63
 _OTHER: Final = object()
 
 
@@ -40,7 +39,7 @@ def decode_value(data: bytes) -> Any:
     Raises:
         google.protobuf.message.DecodeError: it is not one.
     """
-    value = _SHORT.get(data, _OTHER) if len(data) == 2 else _scalar(data)
+    value = _scalar(data)
     return decode(Value.FromString(data)) if value is _OTHER else value
 
 
@@ -56,6 +55,15 @@ def canonical_value(data: bytes) -> bytes:
     return canonical
 
 
+def is_same(data: bytes, canonical: bytes) -> bool:
+    """Whether ``data``, in whatever form, is the value that ``canonical`` is, bit for bit: 0.0 is not -0.0, NaN is NaN.
+
+    Raises:
+        google.protobuf.message.DecodeError: it is none.
+    """
+    return data == canonical or canonical_value(data) == canonical
+
+
 def encode_value(value: Any) -> bytes:
     """The ``Value`` of a Python value, serialised, in canonical form.
 
@@ -66,7 +74,7 @@ def encode_value(value: Any) -> bytes:
     if kind is str:
         return delimited(_TEXT, value.encode())
     if kind is int:
-        if 0 <= value < _BEYOND_INTEGERS:
+        if 0 <= value <= MAX_INTEGER:
             return _INTEGER + varint(value)
     elif kind is float:
         return _DOUBLE + _FLOAT.pack(value)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agent.faults import Permanent, PermanentReason
-from agent.firestore.encoded import canonical_value, decode_value, encode_value
+from agent.firestore.encoded import decode_value, encode_value, is_same
 from agent.firestore.envelope import FieldsEnvelope
 from agent.firestore.patches import Patch, patch_of
 
@@ -37,13 +37,12 @@ class LazyFields:
         google.protobuf.message.DecodeError: ``raw`` is not a message.
     """
 
-    __slots__ = ("_decoded", "_fields", "_mutable", "raw")
+    __slots__ = ("_decoded", "_fields", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self._fields = FieldsEnvelope.FromString(raw).fields
         self._decoded: dict[str, Any] = {}
-        self._mutable: tuple[str, ...] = ()  # keys of what was handed out and may be changed in place
 
     def __contains__(self, key: str) -> bool:
         return key in self._fields
@@ -57,8 +56,6 @@ class LazyFields:
         if key not in fields:
             return default
         value = decoded[key] = decode_value(fields[key])
-        if type(value) in _MUTABLE:
-            self._mutable += (key,)
         return value
 
     def all(self) -> dict[str, Any]:
@@ -75,14 +72,12 @@ class LazyFields:
         Raises:
             Permanent: see :func:`agent.firestore.values.encode_fields`.
         """
-        for key in self._mutable:
-            if key not in changed:
-                changed = {key: self._decoded[key], **changed}
+        in_place = {key: value for key, value in self._decoded.items() if type(value) in _MUTABLE}
         fields = self._fields
         new = FieldsEnvelope()
         there = new.fields
         keys: list[str] = []
-        for key, value in changed.items():
+        for key, value in {**in_place, **changed}.items():
             if value is GONE:
                 if key in fields:
                     keys.append(key)
@@ -91,12 +86,9 @@ class LazyFields:
                 made = encode_value(value)
             except Permanent as error:
                 raise Permanent(PermanentReason.INVALID, f"field {key!r}: {error.message}", hint=error.hint) from error
-            if key in fields:
-                before = fields[key]
-                if before == made or canonical_value(before) == made:
-                    continue
-            there[key] = made
-            keys.append(key)
+            if key not in fields or not is_same(fields[key], made):
+                there[key] = made
+                keys.append(key)
         return patch_of(keys, new)
 
     def patch_as(self, fields: Mapping[str, Any]) -> Patch:

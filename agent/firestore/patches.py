@@ -17,7 +17,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
-from agent.firestore.encoded import canonical_value
+from agent.firestore.encoded import canonical_value, is_same
 from agent.firestore.envelope import FieldsEnvelope
 from agent.firestore.protos import Document, DocumentMask
 
@@ -71,18 +71,10 @@ def difference(before: bytes, after: bytes) -> Patch:
     new = FieldsEnvelope()
     keys = {key for key in was if key not in is_now}
     for key in is_now:
-        value = is_now[key]
-        if key in was:
-            old = was[key]
-            if old == value:
-                continue
-            value = canonical_value(value)
-            if canonical_value(old) == value:
-                continue
-        else:
-            value = canonical_value(value)
-        keys.add(key)
-        new.fields[key] = value
+        value = canonical_value(is_now[key])
+        if key not in was or not is_same(was[key], value):
+            keys.add(key)
+            new.fields[key] = value
     return patch_of(keys, new)
 
 

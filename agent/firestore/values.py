@@ -33,7 +33,7 @@ from agent.firestore.protos import NULL_VALUE, Document, Value
 
 _NS = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
+_MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -180,7 +180,7 @@ def _write_boolean(made: Value, value: bool) -> None:
 
 
 def _write_integer(made: Value, value: int) -> None:
-    if not _MIN_INTEGER <= value <= _MAX_INTEGER:
+    if not _MIN_INTEGER <= value <= MAX_INTEGER:
         raise Permanent(PermanentReason.INVALID, f"the integer {value} does not fit into 64 bits")
     made.integer_value = value
 

@@ -195,9 +195,12 @@ class Ledger:
 
 
 def _encoded(condition: Condition) -> bytes:
-    if isinstance(condition, MustExistAt):
-        moment = Moment()
-        moment.seconds, moment.nanos = divmod(condition.update_time, _NS)
-        return delimited(_UPDATE_TIME, moment.SerializeToString())
-    exists: bytes = Precondition(exists=isinstance(condition, MustExist)).SerializeToString()
-    return exists
+    match condition:
+        case MustExistAt():
+            moment = Moment()
+            moment.seconds, moment.nanos = divmod(condition.update_time, _NS)
+            return delimited(_UPDATE_TIME, moment.SerializeToString())
+        case MustExist():
+            return Precondition(exists=True).SerializeToString()
+        case MustNotExist():
+            return Precondition(exists=False).SerializeToString()

@@ -30,8 +30,6 @@ from agent.migration.journal import Action, Intent
 NO_DIGEST = bytes(16)
 """Digest of a document that is not there."""
 
-_NOT_STORABLE = (TypeError, ValueError, RunbookdError)
-_REFUSED = "the result can't be stored: {}"
 _WORTH_IT = 0.5  # of the document: above it, the server's merging costs what its reading saves
 
 
@@ -106,15 +104,8 @@ def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddres
         return Changes(raw, problem=raised_at(definition, error))
     if result is None:
         return Changes(raw)
-    if isinstance(result, Document) and result.name == document.name:  # nearly always, so it takes no detours
-        problem = _found_wrong(definition, result)
-        if problem:
-            return Changes(raw, problem=problem)
-        try:
-            return Changes(raw, (), _update(raw, document, result))
-        except _NOT_STORABLE as error:
-            return Changes(raw, problem=_REFUSED.format(error))
-    parts = result if isinstance(result, Sequence) else (result,)
+    # Asking whether it is a sequence takes longer than all other questions here together.
+    parts = (result,) if isinstance(result, Document) or not isinstance(result, Sequence) else result
     creates: list[PlannedChange] = []
     own: PlannedChange | None = None
     seen: set[str] = set()
@@ -129,9 +120,9 @@ def changes_of(definition: Definition, raw: RawDocument, address: DatabaseAddres
                 own = _update(raw, document, part)
             else:
                 creates.append(_create(part, address))
-        except _NOT_STORABLE as error:
-            return Changes(raw, problem=_REFUSED.format(error))
-    return Changes(raw, creates=tuple(creates), own=own)
+        except (TypeError, ValueError, RunbookdError) as error:
+            return Changes(raw, problem=f"the result can't be stored: {error}")
+    return Changes(raw, tuple(creates), own)
 
 
 def _problem(definition: Definition, document: Document, part: object, seen: set[str]) -> str:
@@ -146,15 +137,10 @@ def _problem(definition: Definition, document: Document, part: object, seen: set
         return ""
     if target != document.name and not _is_path(target):
         return f"{target!r} is not the path of a document"
-    return _found_wrong(definition, part)
-
-
-def _found_wrong(definition: Definition, document: Document) -> str:
-    """What the definition's own validation has against a document."""
     if definition.validate is None:
         return ""
     try:
-        return definition.validate(document) or ""
+        return definition.validate(part) or ""
     except Exception as error:  # noqa: BLE001 - a validation that breaks down has not found the document right
         return raised_at(definition, error)
 

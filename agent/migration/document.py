@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, Final
 
 from agent.firestore import GONE, LazyFields, Patch, encode_fields
-
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Deletion(Enum):
@@ -41,18 +38,18 @@ class Document:
         fields: as :attr:`fields`.
     """
 
-    __slots__ = ("_changed", "_fields", "_name", "_source")
+    __slots__ = ("_name", "_source", "_top", "_whole")
 
     def __init__(self, name: str, fields: dict[str, Any] | None = None) -> None:
         self._name = name
         self._source: LazyFields | None = None
-        self._changed: Mapping[str, Any] = _NOTHING  # top-level, over the source; outdated once there is a dict
-        self._fields: dict[str, Any] | None = {} if fields is None else fields
+        self._top: dict[str, Any] = {} if fields is None else fields  # all fields, or those changed over the source
+        self._whole = True
 
     @classmethod
     def read(cls, name: str, source: LazyFields) -> Document:
         """A document as it came from a database."""
-        return _made(name, source, _NOTHING, None)
+        return _made(name, source, {}, whole=False)
 
     @property
     def name(self) -> str:
@@ -67,15 +64,10 @@ class Document:
         ``Reference``, ``Vector``, and what this version does not know), so a field that the transform leaves alone is
         written back bit for bit.
         """
-        if self._fields is None:
-            fields = self._source.all() if self._source is not None else {}
-            for key, value in self._changed.items():
-                if value is GONE:
-                    fields.pop(key, None)
-                else:
-                    fields[key] = value
-            self._fields = fields
-        return self._fields
+        if not self._whole and self._source is not None:
+            self._top = _present({**self._source.all(), **self._top})
+            self._whole = True
+        return self._top
 
     @property
     def id(self) -> str:
@@ -96,32 +88,31 @@ class Document:
     def get(self, path: str | Sequence[str], default: Any = None) -> Any:
         """The value at ``path``, or ``default`` where there is none."""
         keys = _keys(path)
-        value = self._look(self._changed if self._fields is None else self._fields, keys[0])
-        if len(keys) > 1:
-            for key in keys[1:]:
-                value = value.get(key, GONE) if _is_map(value) else GONE
+        value = self._look(self._top, keys[0])
+        for key in keys[1:]:
+            value = value.get(key, GONE) if _is_map(value) else GONE
         return default if value is GONE else value
 
     def has(self, path: str | Sequence[str]) -> bool:
         """Whether there is a value at ``path``, null included."""
         keys = _keys(path)
-        if len(keys) == 1 and self._fields is None and keys[0] not in self._changed:
+        if len(keys) == 1 and not self._whole and keys[0] not in self._top:
             return self._source is not None and keys[0] in self._source
         return self.get(keys, GONE) is not GONE
 
     def with_fields(self, **values: Any) -> Document:
         """A copy with these top-level fields set."""
-        return self._with({**(self._changed if self._fields is None else self._fields), **values})
+        return self._with({**self._top, **values})
 
     def with_field(self, path: str | Sequence[str], value: Any) -> Document:
         """A copy with ``value`` at ``path``; maps on the way are made where they are missing."""
-        top = self._opened()
+        top = {**self._top}
         self._place(top, _keys(path), value)
         return self._with(top)
 
     def without(self, *paths: str | Sequence[str]) -> Document:
         """A copy without the fields at ``paths``; those that are not there are no error."""
-        top = self._opened()
+        top = {**self._top}
         for path in paths:
             self._remove(top, _keys(path))
         return self._with(top)
@@ -129,7 +120,7 @@ class Document:
     def renamed(self, old: str | Sequence[str], new: str | Sequence[str]) -> Document:
         """A copy in which the value at ``old`` is at ``new``; unchanged where there is none at ``old``."""
         keys = _keys(old)
-        top = self._opened()
+        top = {**self._top}
         value = self._look(top, keys[0]) if len(keys) == 1 else self.get(keys, GONE)
         if value is GONE:
             return self
@@ -165,7 +156,7 @@ class Document:
         return None if self._source is None or self._source is not of._source else self._patch(self._source)
 
     def _patch(self, source: LazyFields) -> Patch:
-        return source.patch(self._changed) if self._fields is None else source.patch_as(self._fields)
+        return source.patch_as(self._top) if self._whole else source.patch(self._top)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Document) and self._name == other._name and self.fields == other.fields
@@ -178,16 +169,12 @@ class Document:
     def __reduce__(self) -> tuple[type[Document], tuple[str, dict[str, Any]]]:
         return Document, (self._name, self.fields)
 
-    def _opened(self) -> dict[str, Any]:
-        """A dict to change for a copy: of what is changed, or of all fields once there is such a dict."""
-        return {**(self._changed if self._fields is None else self._fields)}
-
     def _look(self, top: Mapping[str, Any], key: str) -> Any:
-        """The value of a top-level field with ``top`` opened, or ``GONE``."""
+        """The value of a top-level field, ``top`` being this document's or a changed copy of it; or ``GONE``."""
         value = top.get(key, self)
         if value is not self:
             return value
-        return GONE if self._fields is not None or self._source is None else self._source.get(key, GONE)
+        return GONE if self._whole or self._source is None else self._source.get(key, GONE)
 
     def _place(self, top: dict[str, Any], keys: Sequence[str], value: Any) -> None:
         """Have ``value`` at ``keys``."""
@@ -205,17 +192,18 @@ class Document:
             top[first] = _removed(below, keys[1:])
 
     def _with(self, top: dict[str, Any]) -> Document:
-        """A copy with ``top``, as :meth:`_opened` gave it and somebody has changed it since."""
-        if self._fields is None:
-            return _made(self._name, self._source, top, None)
-        fields = {key: value for key, value in top.items() if value is not GONE}
-        return _made(self._name, self._source, _NOTHING, fields)
+        """A copy with ``top`` instead, a changed copy of this document's."""
+        return _made(self._name, self._source, _present(top) if self._whole else top, whole=self._whole)
 
 
-def _made(name: str, source: LazyFields | None, changed: Mapping[str, Any], fields: dict[str, Any] | None) -> Document:
+def _made(name: str, source: LazyFields | None, top: dict[str, Any], *, whole: bool) -> Document:
     made = Document.__new__(Document)
-    made._name, made._source, made._changed, made._fields = name, source, changed, fields
+    made._name, made._source, made._top, made._whole = name, source, top, whole
     return made
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not GONE}
 
 
 Change = Document | Deletion
