@@ -201,7 +201,7 @@ def load_limits_of(settings: Settings, policy: Policy) -> LoadLimits:
         row = policy.threshold(metric)
         return Band(warning=row.warning.value, critical=row.critical.value) if row is not None else None
 
-    return LoadLimits(latency=band("query_latency_p95"), errors=band("error_rate"))
+    return LoadLimits(latency=band("query_latency_p95"), errors=band("error_rate"), matrix=True)
 
 
 def load_file(settings: Settings, clock: Clock) -> LoadFile:

@@ -7,24 +7,30 @@ and, while a migration runs, by the tick, which publishes its load (:class:`agen
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from agent.alerting import RuleEvaluator
+from agent.alerting import AlertState, RuleEvaluator
 from agent.clock import Clock
 from agent.faults import RunbookdError
 from agent.migration import Load
 from agent.promql import Engine
+from agent.runbook import Policy
 
 LATENCY = "query_latency_p95"
 ERRORS = "error_rate"
 
 
 class Judged:
-    """Values by metric of the page; the largest where there are more."""
+    """Values by metric of the page; the largest where there are more.
 
-    def __init__(self, *, rules: RuleEvaluator, engine: Engine, clock: Clock) -> None:
+    Args:
+        policy: the one in force.
+    """
+
+    def __init__(self, *, rules: RuleEvaluator, engine: Engine, policy: Callable[[], Policy], clock: Clock) -> None:
         self._rules = rules
         self._engine = engine
+        self._policy = policy
         self._clock = clock
 
     def values(self, only: Collection[str] = ()) -> Mapping[str, float]:
@@ -47,4 +53,13 @@ class Judged:
     def load(self) -> Load:
         """What a running migration minds."""
         values = self.values((LATENCY, ERRORS))
-        return Load(latency=values.get(LATENCY), errors=values.get(ERRORS))
+        return Load(latency=values.get(LATENCY), errors=values.get(ERRORS), reversal=self._reversal())
+
+    def _reversal(self) -> str:
+        """What an alert says that a rollback follows; from pending on, so that a run may yet avert it."""
+        conditions = {row.condition for row in self._policy().matrix if row.rolls_back}
+        for alert in self._rules.active():
+            holds = alert.state in (AlertState.PENDING, AlertState.FIRING) and not alert.blind
+            if holds and alert.labels.get("matrix") in conditions:
+                return alert.annotations.get("summary") or alert.rule
+        return ""

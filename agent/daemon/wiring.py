@@ -342,7 +342,7 @@ def build(
             cloud_monitoring=cloud_monitoring,
             probes=probes,
             watch=watch,
-            judged=Judged(rules=evaluator, engine=engine, clock=clock),
+            judged=Judged(rules=evaluator, engine=engine, policy=policy, clock=clock),
             load=load_file(settings, clock),
             run_keeper=RunKeeper(
                 runs=runs,

@@ -82,15 +82,14 @@ def _decide_row(
 
 
 def _decide_alert(case: Case) -> Decision:
-    rolls_back = case.row.action in _PACE
     # Fixing forward changes nothing by itself, so it needs no leave; only an alert that is fading isn't worth a word.
-    guards = GUARDS if rolls_back else (fading,)
+    guards = GUARDS if case.row.rolls_back else (fading,)
     objections = [objection for guard in guards if (objection := guard(case)) is not None]
     if objections:
         return _decision(
             case, objections[0].verdict, objections, [*(item.reason for item in objections), _symptom(case)]
         )
-    if rolls_back:
+    if case.row.rolls_back:
         return _decision(case, Verdict.ROLLBACK, (), [_symptom(case), *_in_favour(case)])
     return _decision(case, Verdict.FIX_FORWARD, (), ["the runbook says to fix this forward", _symptom(case)])
 

@@ -95,7 +95,7 @@ class Governor:
         if self._throttle.action is Action.GIVE_UP:
             raise Permanent(
                 PermanentReason.UNHEALTHY,
-                f"the run stopped because of the load: {self._throttle.reason}",
+                f"the run stopped by itself: {self._throttle.reason}",
                 hint="find out why, then resume it, or undo it",
             )
         fresh = self._answer(wanted)

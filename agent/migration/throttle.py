@@ -2,7 +2,8 @@
 
 The page's own figures are the limits, in the manner of gh-ost's ``max-load`` and ``critical-load``: from 80 % of a
 warning on a run halves its rate every few seconds, below that it grows back; at a critical figure it stops writing at
-once, looks again after longer than the windows of the page's rules are, and gives up if it is still critical.
+once, looks again after longer than the windows of the page's rules are, and gives up if it is still critical. So it
+does while a row of the decision matrix holds that would have it rolled back: rows have one figure, no warning.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ class Load:
     Args:
         latency: p95 of queries, in seconds.
         errors: share of operations that fail.
+        reversal: what is going to have the run rolled back unless it passes, in words; empty if nothing is.
     """
 
     latency: float | None = None
     errors: float | None = None
+    reversal: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +48,15 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadLimits:
-    """The page's rows that a run minds; ``None`` where the page has none."""
+    """The page's rows that a run minds; ``None`` where the page has none.
+
+    Args:
+        matrix: those of its decision matrix, too.
+    """
 
     latency: Band | None = None
     errors: Band | None = None
+    matrix: bool = False
 
 
 class Action(StrEnum):
@@ -139,4 +147,6 @@ def _over(load: Load, limits: LoadLimits, share: float, *, critical: bool) -> st
         limit = limits.errors.critical if critical else limits.errors.warning
         if load.errors > 0 and load.errors >= limit * share:
             found.append(f"{load.errors:.1%} of operations fail; the page's {word} is {limit:.1%}")
+    if critical and limits.matrix and load.reversal:
+        found.append(f"{load.reversal}, for which the page's matrix rolls back")
     return "; ".join(found)

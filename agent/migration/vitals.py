@@ -11,6 +11,7 @@ import json
 import math
 import threading
 from collections import deque
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, Self
@@ -57,7 +58,7 @@ class LoadFile:
 
     def publish(self, load: Load) -> None:
         """Called by the daemon at every pass over the rules while a run is going."""
-        values = {"at": rfc3339(self._clock.now()), "latency": load.latency, "errors": load.errors}
+        values = {"at": rfc3339(self._clock.now()), **asdict(load)}
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(values), encoding="utf-8")
         fresh.replace(self._path)
@@ -67,7 +68,9 @@ class LoadFile:
         try:
             values = json.loads(self._path.read_text(encoding="utf-8"))
             age = self._clock.now() - datetime.fromisoformat(values["at"])
-            load = Load(latency=_number(values["latency"]), errors=_number(values["errors"]))
+            load = Load(
+                latency=_number(values["latency"]), errors=_number(values["errors"]), reversal=_text(values["reversal"])
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return Load()
         return load if abs(age) <= _FRESH else Load()
@@ -111,6 +114,7 @@ class OwnVitals:
         return Load(
             latency=worse(p95(latencies), told.latency),
             errors=worse(error_share(list(self._counts)), told.errors),
+            reversal=told.reversal,
         )
 
     def look(self) -> None:
@@ -168,3 +172,7 @@ def _operations(telemetry: Telemetry) -> tuple[float, float]:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

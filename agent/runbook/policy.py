@@ -145,6 +145,11 @@ class MatrixRow:
     manual: bool = field(default=False, compare=False)
     line: int = field(default=0, compare=False)
 
+    @property
+    def rolls_back(self) -> bool:
+        """Whether what it says to do is to go back."""
+        return self.action is not Action.FIX_FORWARD
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackupPlan:

@@ -76,6 +76,17 @@ def test_critical_at_the_second_look_it_gives_up() -> None:
     assert rule([critical] * looks + [calm] + [critical] * looks)[-1].action is Action.HALT
 
 
+def test_what_would_have_it_rolled_back_stops_it() -> None:
+    """A row of the matrix has no warning: while it holds nothing is written, in the words of the row's alert."""
+    limits = LoadLimits(matrix=True)
+    slower = Load(reversal="user_lookup is slower than before the migration")
+    ruling = throttle(Throttle(), slower, limits, rate=100.0, now=0.0)
+    assert ruling.action is Action.HALT
+    assert ruling.reason == "user_lookup is slower than before the migration, for which the page's matrix rolls back"
+    assert throttle(ruling, Load(), limits, rate=0.0, now=1.0).action is Action.SLOW
+    assert throttle(Throttle(), slower, LIMITS, rate=100.0, now=0.0) == Throttle()
+
+
 def test_going_blind_lifts_a_halt_but_not_the_caution() -> None:
     """What is no longer known is not critical; the run goes on at a twentieth of its speed, not at all of it."""
     rulings = rule([Load(latency=0.9), Load()])
