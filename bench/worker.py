@@ -43,7 +43,7 @@ class Task:
     project: str
     definitions: str
     data: str
-    parallel: int = 4
+    parallel: int = 6
     validate: bool = True
 
 

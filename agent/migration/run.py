@@ -59,7 +59,7 @@ class RunSettings:
     """
 
     batch_size: int = 500
-    parallel: int = 4
+    parallel: int = 6
     validate: bool = True
     rate_limit: float | None = None
     ramp: RateLimit = NEW_COLLECTION
