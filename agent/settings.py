@@ -63,7 +63,7 @@ class MigrationSettings(Section):
     watch_minutes: float = Field(default=30.0, description="how long after its end a run may still be rolled back")
     restore_point_max_age_hours: float = 24.0
     parallel: int = Field(default=6, ge=1, le=64)
-    throttle: bool = Field(default=True, description="slow down and stop by the page's latency and error thresholds")
+    throttle: bool = Field(default=True, description="slow down and stop by the page's thresholds and matrix")
     new_collection_rate: float = Field(
         default=500.0, gt=0, description="documents/s created in a collection that was empty; grows by half in 5 min"
     )

@@ -10,15 +10,18 @@ import pytest
 
 from agent.alerting import RuleEvaluator, StoredExemplars, load_rules
 from agent.clock import ManualClock
+from agent.daemon.assembly import load_limits_of
 from agent.daemon.judged import Judged
-from agent.migration import Load
+from agent.migration import Band, Load, LoadLimits
 from agent.promql import Engine
 from agent.runbook import load_runbook
 from agent.samples import Sample, SeriesStore, labels_of
+from agent.settings import MigrationSettings, Settings
 from agent.state import StateFile
 from agent.telemetry import quiet_telemetry
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "runbooks" / "firestore-operations.md"
 BASELINE, TARGET = 0.04, 0.05
 BOUNDS = (0.01, 0.05, 0.1, 0.25)
 
@@ -33,7 +36,7 @@ class Application:
         self._total = 0
         self._refused: int | None = None
         engine = Engine(self._store)
-        policy = load_runbook(ROOT / "runbooks" / "firestore-operations.md")
+        policy = load_runbook(PAGE)
         self._evaluator = RuleEvaluator(
             rules=load_rules([ROOT / "rules" / "decision-matrix.yaml"]),
             engine=engine,
@@ -111,3 +114,14 @@ def test_what_the_page_fixes_forward_stops_no_run(application: Application) -> N
     application.passes(5, latency=0.02)
     assert application.passes(5, latency=0.02, refused=2)["MissingIndex"] == "firing"
     assert application.judged.load() == Load()
+
+
+def test_what_a_run_minds_is_the_pages_unless_the_settings_say_that_it_minds_nothing() -> None:
+    """The rows of the key metrics in base units, and the matrix."""
+    policy = load_runbook(PAGE)
+    band = Band(warning=0.2, critical=0.5)
+    assert load_limits_of(Settings(), policy) == LoadLimits(
+        latency=band, errors=Band(warning=0.005, critical=0.01), matrix=True
+    )
+    unminding = Settings(migration=MigrationSettings(throttle=False))
+    assert load_limits_of(unminding, policy) == LoadLimits()

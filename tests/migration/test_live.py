@@ -239,6 +239,38 @@ def test_a_critical_load_stops_the_run_which_can_be_resumed(world: World, write_
     assert world.increments() == {1}
 
 
+def test_a_run_waits_while_it_is_about_to_be_rolled_back(world: World, write_definition: Writer) -> None:
+    """What the daemon's rules say reaches the run; when it has passed, the run goes on to its end."""
+    world.counters(200)
+    write_definition(COUNTER)
+    slower = Load(reversal="user_lookup is slower than before the migration")
+    load, naps = [Load()], [0]
+
+    def waited() -> None:
+        naps[0] += 1
+        if naps[0] == 40:
+            load[0] = Load()
+
+    clock = Clockwork(waited)
+
+    def meddle(number: int, _writes: Sequence[PlannedWrite]) -> None:
+        clock.advance(1)
+        if number == 3:
+            load[0] = slower
+
+    unruly = Unruly(world.firestore, meddle=meddle)
+    policy = RunbookPolicy(limits=LoadLimits(matrix=True))
+    migrations = world.migrations(unruly, settings=SMALL, clock=clock, policy=policy, published=lambda: load[0])
+
+    report = migrations.run("0001")
+
+    assert report.record.counts.written == 200
+    assert naps[0] >= 40
+    text = (world.folder / "reports" / f"migration-report-{report.record.id}.md").read_text()
+    assert f"stopped writing for a while: {slower.reversal}, for which the page's matrix rolls back" in text
+    assert world.increments() == {1}
+
+
 def test_a_run_feels_the_database_itself(world: World) -> None:
     """Without any daemon: how long a read takes, and how many of the process's own operations fail."""
     name = world.firestore.address.name("_migrations", "probe")
