@@ -32,6 +32,7 @@ from agent.firestore.protos import BatchWriteResponse
 from agent.firestore.scopes import query_of, timestamp
 from agent.migration import find_definition
 from agent.migration.changes import changes_of
+from agent.migration.reading import AT_ONCE
 from agent.sandbox.seeding import seed
 from agent.storage import DirectoryStorage
 from agent.telemetry import quiet_telemetry
@@ -42,7 +43,6 @@ from bench.worker import Figures, Task, measured
 
 _DEFINITIONS = Path(__file__).parents[1] / "migrations"
 _BATCH, _SENDERS = 500, 8  # as the ledger writer's
-_READERS = 4  # as the migration's, which reads so many collections at once
 # A little less than the round numbers: a scale hardly ever hits them.
 _HUNDRED_THOUSAND, _TEN_THOUSAND = 90_000, 9_000
 _SMALL = 0.0326  # of the page's documents: 9,999
@@ -105,7 +105,7 @@ class Bench:
         folder: Path,
         *,
         project: str = "bench",
-        parallel: int = 6,
+        parallel: int = Task.parallel,
         validate: bool = True,
     ) -> None:
         self.host, self._folder, self._project = host, folder, project
@@ -165,7 +165,7 @@ class Bench:
             return sum(1 for _ in self._channel.stream("RunQuery", query.SerializeToString(), deadline=600))
 
         def both() -> None:
-            with ThreadPoolExecutor(_READERS) as pool:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
                 read_by = [pool.submit(read, one) for one in find_definition(_DEFINITIONS, "0001").collections]
                 self._send(requests)
                 assert sum(future.result() for future in read_by) >= documents
@@ -273,7 +273,7 @@ def _warm_up(host: str, folder: Path) -> None:
     warming.close()
 
 
-def alternating(setup: Setup, folder: Path, *, parallel: int = 6, validate: bool = True) -> list[Round]:
+def alternating(setup: Setup, folder: Path, *, parallel: int = Task.parallel, validate: bool = True) -> list[Round]:
     """The rounds of worker, raw writer and the wire alone, each beginning every third one.
 
     Each on a server of its own: Google's emulator keeps every version that it was ever given. It is warmed up first.
@@ -372,7 +372,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.02, help="1 is 306,725 documents")
     parser.add_argument("--backend", choices=("sandbox", "emulator"), default="sandbox")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--parallel", type=int, default=6, help="chunks on their way at once")
+    parser.add_argument("--parallel", type=int, default=Task.parallel, help="chunks on their way at once")
     parser.add_argument("--no-validate", action="store_true", help="read nothing back during the run")
     given = parser.parse_args()
     setup = Setup(scale=given.scale, backend=given.backend, rounds=given.rounds)

@@ -43,7 +43,7 @@ class Task:
     project: str
     definitions: str
     data: str
-    parallel: int = 6
+    parallel: int = RunSettings.parallel
     validate: bool = True
 
 

@@ -43,6 +43,11 @@ class Alert:
     blind: str = ""
 
     @property
+    def summary(self) -> str:
+        """What it says in a line; its rule's name where the rule says nothing."""
+        return self.annotations.get("summary") or self.rule
+
+    @property
     def calls(self) -> bool:
         """Whether it is meant for people. ``severity: none`` is Prometheus's way of saying that it is not: the
         watchdog fires always, and is news only when it stops."""

@@ -184,7 +184,7 @@ def _alert_line(alert: Alert, policy: Policy | None) -> AlertLine:
     value = figure(alert.value, threshold.unit) if threshold is not None else f"{alert.value:g}"
     return AlertLine(
         name=alert.rule,
-        summary=alert.annotations.get("summary", "") or alert.rule,
+        summary=alert.summary,
         severity=alert.labels.get("severity", ""),
         firing=alert.state is not AlertState.PENDING,
         ending=alert.state is AlertState.RECOVERING,

@@ -57,9 +57,10 @@ class Judged:
 
     def _reversal(self) -> str:
         """What an alert says that a rollback follows; from pending on, so that a run may yet avert it."""
-        conditions = {row.condition for row in self._policy().matrix if row.rolls_back}
+        policy = self._policy()
         for alert in self._rules.active():
+            row = policy.row(alert.labels.get("matrix", ""))
             holds = alert.state in (AlertState.PENDING, AlertState.FIRING) and not alert.blind
-            if holds and alert.labels.get("matrix") in conditions:
-                return alert.annotations.get("summary") or alert.rule
+            if holds and row is not None and row.rolls_back:
+                return alert.summary
         return ""
