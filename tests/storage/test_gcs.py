@@ -112,12 +112,13 @@ def test_a_prefix_is_a_world_of_its_own(gcs_endpoint: str, gcs_bucket: str) -> N
 def test_a_service_that_is_down_is_retried_and_then_named(
     service: _Service, status: int, reason: TransientReason
 ) -> None:
-    """503 and 429 are retried for as long as configured, then raised as transient."""
+    """503 and 429 are retried for as long as configured, then raised as transient; nothing else is asked meanwhile."""
     service.status = status
     with pytest.raises(Transient) as raised:
         storage_at(service).put("key", [b"x"])
     assert raised.value.reason is reason
     assert service.requests.count("POST") > 1
+    assert set(service.requests) == {"POST"}
 
 
 def test_a_forbidden_bucket(service: _Service) -> None:
