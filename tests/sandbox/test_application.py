@@ -88,7 +88,8 @@ def proxy(backend: Any) -> Iterator[ProxyProcess]:
 
 @pytest.fixture
 def application(database: Database, proxy: ProxyProcess) -> Iterator[ApplicationProcess]:
-    with start_application(proxy.host, database.address.project, rate=60, seed=1) as process:
+    # What a Firestore on a busy machine of two cores answers with ease: "nothing fails" is about us, not about load.
+    with start_application(proxy.host, database.address.project, rate=30, seed=1) as process:
         yield process
 
 
@@ -105,16 +106,22 @@ def total(application: ApplicationProcess) -> int:
     return sum(application.stats().operations.values())
 
 
+def failures(application: ApplicationProcess) -> str:
+    """Its metrics' lines about failed operations, with their reasons."""
+    text = httpx.get(application.metrics_url, trust_env=False).text
+    return "\n".join(line for line in text.splitlines() if "_count{" in line and "error_type" in line)
+
+
 def failed(application: ApplicationProcess) -> int:
     return sum(application.stats().errors.values())
 
 
 def test_it_asks_the_four_queries_and_nothing_fails(application: ApplicationProcess) -> None:
     """Against either Firestore, through the proxy: every query of the page is asked, and the error rate is 0."""
-    assert eventually(lambda: total(application) > 150)
+    assert eventually(lambda: total(application) > 100)
     stats = application.stats()
     assert set(stats.operations) == QUERIES
-    assert stats.errors == {}
+    assert stats.errors == {}, failures(application)
     assert httpx.get(application.health_url, trust_env=False).json() == {"status": "ok"}
 
 
@@ -157,9 +164,9 @@ def test_a_release_that_cannot_read_migrated_documents_shows(
     database.fill()
 
     def healed() -> bool:
-        """Fifty operations without a failure: answers that were read before the undo come in on their own time."""
+        """Thirty operations without a failure: answers that were read before the undo come in on their own time."""
         after, failed_after = total(application), failed(application)
-        assert eventually(lambda: total(application) - after > 50)
+        assert eventually(lambda: total(application) - after > 30)
         return failed(application) == failed_after
 
     assert eventually(healed)
@@ -181,7 +188,7 @@ def test_it_stops_in_maintenance_and_comes_back(application: ApplicationProcess,
     assert eventually(lambda: total(application) > stopped + 1)
     stats = application.stats()
     assert stats.paused_seconds > 0.3
-    assert stats.errors == {}
+    assert stats.errors == {}, failures(application)
 
 
 def test_an_empty_project_is_a_wrong_address(backend: Any, project: str) -> None:
