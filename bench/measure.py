@@ -22,6 +22,9 @@ class Setup:
     backend: str
     rounds: int
 
+    def __str__(self) -> str:
+        return f"{self.backend}, scale {self.scale:g}, medians of {self.rounds}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
