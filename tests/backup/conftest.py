@@ -35,6 +35,7 @@ __all__ = ["gcs_bucket", "gcs_endpoint", "gcs_storage"]  # fixtures that the sto
 class Running(Protocol):
     """What the fixtures ``sandbox``, ``emulator`` and ``backend`` give."""
 
+    kind: str
     host: str
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -19,6 +17,7 @@ from agent.sandbox.injection import Direction, Fault, FaultKind
 from agent.storage import DirectoryStorage
 from agent.telemetry import Telemetry
 from tests.backup.conftest import Running, contents, write
+from tests.backup.writing import Pinning, somebody_writes
 
 Make = Callable[..., Backups]
 Connect = Callable[[str, str], Firestore]
@@ -32,25 +31,10 @@ def proxy(backend: Running) -> Iterator[ProxyProcess]:
         yield process
 
 
-@contextmanager
-def somebody_writes(firestore: Firestore) -> Iterator[None]:
-    """All documents are changed, again and again, a few of them deleted and made anew."""
-    stop = threading.Event()
-
-    def keep_writing() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            gone = PATHS[number % 7 :: 50]
-            write(firestore, {path: {"round": number} for path in PATHS if path not in gone} | dict.fromkeys(gone))
-
-    thread = threading.Thread(target=keep_writing)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def a_round(number: int) -> dict[str, dict[str, int] | None]:
+    """All documents are changed, a few of them deleted and made anew."""
+    gone = PATHS[number % 7 :: 50]
+    return {path: {"round": number} for path in PATHS if path not in gone} | dict.fromkeys(gone)
 
 
 @pytest.mark.parametrize("carrier", Carrier)
@@ -69,12 +53,12 @@ def test_streams_that_break_go_on_at_the_same_instant(
     write(direct, {path: {"round": 0} for path in PATHS})
     address = DatabaseAddress(project=project, host=proxy.host)
     patience = RetryPolicy(first=0.01, ceiling=0.1, budget=60.0)
-    with Firestore(address, telemetry=telemetry, origin="backup", retry=patience, carrier=carrier) as broken:
+    with Pinning(address, telemetry=telemetry, origin="backup", retry=patience, carrier=carrier) as broken:
         backups = backups_of(broken, local)
         # In the middle of a stream, whose documents so far were delivered; and calls that fail from the start.
         proxy.inject(Fault(kind=FaultKind.ERRORS, marker=b"/documents/", share=0.003, seed=3))
         proxy.inject(Fault(kind=FaultKind.ERRORS, marker=b"", every=3, direction=Direction.REQUEST))
-        with somebody_writes(direct):
+        with somebody_writes(direct, a_round, beside=broken, on=backend):
             made = [backups.create(kind) for kind in (BackupType.FULL, BackupType.INCREMENTAL, BackupType.FULL)]
         assert proxy.stats().failed > 2
         proxy.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import UTC
 from functools import cache
@@ -14,7 +13,9 @@ from hypothesis import strategies as st
 from agent.backup import Backups, BackupType, Compression
 from agent.firestore import Firestore, GeoPoint, NameRange, Vector, canonical, take_fingerprint
 from agent.storage import DirectoryStorage
+from agent.telemetry import Telemetry
 from tests.backup.conftest import Running, contents, of_everything, write
+from tests.backup.writing import Pinning, somebody_writes
 
 Connect = Callable[[str, str], Firestore]
 Make = Callable[..., Backups]
@@ -63,28 +64,28 @@ def test_an_empty_database(backups: Backups) -> None:
 
 
 def test_a_backup_is_of_one_instant(
-    backend: Running, project: str, connect: Connect, local: DirectoryStorage, backups_of: Make
+    backend: Running,
+    project: str,
+    connect: Connect,
+    local: DirectoryStorage,
+    backups_of: Make,
+    telemetry: Telemetry,
 ) -> None:
     """While somebody writes all the time, a backup holds exactly what the database held at its read_time."""
-    firestore, writer = connect(backend.host, project), connect(backend.host, project)
-    backups = backups_of(firestore, local)
-    stop = threading.Event()
+    firestore = connect(backend.host, project)
     paths = [f"{collection}/d{number}" for collection in ("aa", "mm", "zz") for number in range(40)]
 
-    def keep_writing() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            write(writer, {path: {"round": number} for path in paths})
+    def a_round(number: int) -> dict[str, dict[str, int]]:
+        return {path: {"round": number} for path in paths}
 
-    write(writer, {path: {"round": 0} for path in paths})
-    thread = threading.Thread(target=keep_writing)
-    thread.start()
-    try:
+    write(firestore, a_round(0))
+    with (
+        Pinning(firestore.address, telemetry=telemetry, origin="backup") as pinned,
+        somebody_writes(firestore, a_round, beside=pinned, on=backend),
+    ):
+        backups = backups_of(pinned, local)
         made = [backups.create(BackupType.FULL) for _ in range(3)]
-    finally:
-        stop.set()
-        thread.join()
+    backups = backups_of(firestore, local)
     for number, manifest in enumerate(made):
         target = connect(backend.host, f"{project}-{number}")
         assert backups.restore(manifest.id, to=target).created == len(paths)
