@@ -149,8 +149,8 @@ class Migrations:
 
         Args:
             again: a revision that ran or was rolled back may run once more.
-            measure: if no earlier undo tells how fast the database takes writes, find out with 1,000 scratch documents
-                below ``_migrations/probe``, deleted at once.
+            measure: if no earlier undo tells how fast the database takes writes, find out with up to 1,000 scratch
+                documents below ``_migrations/probe``, deleted at once.
             disarmed: why the automatic rollback is given up, which opens the gate of the undo's budget.
 
         Raises:

@@ -63,14 +63,20 @@ class Sampled:
     """What the transform did to a sample of the documents.
 
     Args:
+        seen: by collection, how many documents were sampled.
         creates: by collection that was sampled, how many documents it would create in which collections.
     """
 
-    documents: int = 0
+    seen: Mapping[str, int] = field(default_factory=dict)
     changed: int = 0
     failures: tuple[str, ...] = ()
     creates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     stamped: tuple[StampedField, ...] = ()
+
+    @property
+    def documents(self) -> int:
+        """How many were sampled in all."""
+        return sum(self.seen.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from itertools import chain, islice
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +26,50 @@ from agent.migration.database import Database
 from agent.migration.definition import Definition
 from agent.migration.facts import Rate, Sampled, StampedField
 from agent.migration.plan import stamped_fields
+from agent.migration.reading import in_chunks
 from agent.migration.revisions import COLLECTION
 
 _PER_COLLECTION = 40
+_SAMPLE_BYTES = 8 << 20  # eight of the largest documents, which is as many as stamped fields are told by
 _PROBE_DOCUMENTS = 1000
+_PROBE_LEAST = 24  # three for each sender
+_PROBE_BYTES = 16_000_000  # forty documents of 400 KB tell as much as a thousand, and no worker has to hold a gigabyte
+_BODY_BYTES = 2_000_000
 _ENOUGH_TO_TELL = 2000
 
 
-def sample_documents(database: Database, collections: Sequence[str]) -> dict[str, list[RawDocument]]:
-    """The first documents of each collection group."""
-    at = database.server_time()
-    found: dict[str, list[RawDocument]] = {}
-    for collection in collections:
-        pages = database.pages(CollectionGroup(id=collection), at)
-        found[collection] = list(islice(chain.from_iterable(pages), _PER_COLLECTION))
-        if hasattr(pages, "close"):
-            pages.close()
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What the first documents of each collection show.
+
+    Args:
+        bodies: fields of some of them, of each collection at least of one.
+    """
+
+    found: Sampled
+    bodies: tuple[bytes, ...]
 
 
-def sampled(definition: Definition, database: Database, documents: dict[str, list[RawDocument]]) -> Sampled:
-    """Transform a sample twice: what changes, what fails, and which fields could heat an index."""
+def take_sample(definition: Definition, database: Database, collections: Sequence[str]) -> Sample:
+    """Transform the first documents of each collection twice: what changes, what fails, what could heat an index.
+
+    One collection after the other is held, and of large documents fewer than of small ones.
+    """
     address = database.address
+    at = database.server_time()
     failures: list[str] = []
     stamped: list[StampedField] = []
+    bodies: list[bytes] = []
     changed = 0
+    seen: dict[str, int] = {}
     creates: dict[str, Counter[str]] = {}
-    for collection, raws in documents.items():
+    for collection in collections:
+        raws = _first(database, collection, at)
         first = [changes_of(definition, raw, address) for raw in raws]
         second = [changes_of(definition, raw, address) for raw in raws]
         failures.extend(f"{address.relative(c.source.name)}: {c.problem}" for c in first if c.problem)
         changed += sum(not c.empty for c in first)
+        seen[collection] = len(raws)
         creates[collection] = Counter(new.write.name.split("/")[-2] for c in first for new in c.creates)
         triples = [
             (decode_fields(one.source.raw), _fields(one), _fields(two))
@@ -64,13 +78,21 @@ def sampled(definition: Definition, database: Database, documents: dict[str, lis
         ]
         if len(triples) == len(raws):  # stamped on every document, or not a ceiling for the run
             stamped.extend(stamped_fields(collection, triples))
-    return Sampled(
-        documents=sum(len(raws) for raws in documents.values()),
-        changed=changed,
-        creates=creates,
-        failures=tuple(failures),
-        stamped=tuple(stamped),
-    )
+        sizes = accumulate(len(raw.raw) for raw in raws)
+        share = _BODY_BYTES // len(collections)
+        bodies.extend(raw.fields for raw, size in zip(raws, sizes, strict=True) if size <= share or raw is raws[0])
+    found = Sampled(seen=seen, changed=changed, creates=creates, failures=tuple(failures), stamped=tuple(stamped))
+    return Sample(found=found, bodies=tuple(bodies))
+
+
+def _first(database: Database, collection: str, at: datetime) -> list[RawDocument]:
+    pages = database.pages(CollectionGroup(id=collection), at)
+    try:
+        documents = chain.from_iterable(pages)
+        return next(in_chunks(documents, lambda: _PER_COLLECTION, most_bytes=_SAMPLE_BYTES), [])
+    finally:
+        if hasattr(pages, "close"):
+            pages.close()
 
 
 def _fields(changes: Changes) -> dict[str, Any]:
@@ -81,14 +103,16 @@ def probe(database: Database, bodies: Sequence[bytes], clock: Clock) -> Rate | N
     """Measure overwrites: scratch documents below ``_migrations/probe``, written, overwritten, deleted.
 
     Args:
-        bodies: fields of real documents.
+        bodies: fields of real documents. Up to 1,000 documents are written, of large ones fewer.
 
     Returns:
         ``None`` where there is nothing to measure with.
     """
     if not bodies:
         return None
-    names = [database.address.name(COLLECTION, "probe", "scratch", f"{i:05d}") for i in range(_PROBE_DOCUMENTS)]
+    affordable = _PROBE_BYTES * len(bodies) // max(1, sum(map(len, bodies)))
+    count = max(_PROBE_LEAST, min(_PROBE_DOCUMENTS, affordable))
+    names = [database.address.name(COLLECTION, "probe", "scratch", f"{i:05d}") for i in range(count)]
     try:
         times: dict[str, int] = {}
         for outcome in database.write(_probe_writes(names, bodies, {}), origin="control", parallel=8):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from agent.clock import Clock
-from agent.firestore import CollectionGroup, RateLimit, RawDocument
+from agent.firestore import CollectionGroup, RateLimit
 from agent.migration.database import Database
 from agent.migration.definition import Definition
-from agent.migration.facts import Facts, History, Preconditions, Rate, RunbookPolicy, Sampled
+from agent.migration.facts import Facts, History, Preconditions, RunbookPolicy, Sampled
 from agent.migration.plan import Plan, in_order, make_plan
 from agent.migration.revisions import read_revision
 from agent.migration.runs import RunRecord, Runs
-from agent.migration.sampling import Rates, probe, sample_documents, sampled
+from agent.migration.sampling import Rates, probe, take_sample
 
 
 class Survey:
@@ -48,13 +48,12 @@ class Survey:
     def plan(self, definition: Definition, *, again: bool, measure: bool, disarmed: str = "") -> Plan:
         """Ask everybody, then plan; see :meth:`agent.migration.facade.Migrations.plan`."""
         names = in_order(definition, tuple(self._policy.order))
-        documents = sample_documents(self._database, names)
+        sample = take_sample(definition, self._database, names)
         undo_rate = self._rates.read("undo")
         if undo_rate is None and measure:
-            undo_rate = self._probe(documents)
+            undo_rate = probe(self._database, sample.bodies, self._clock)
         point = self._preconditions.restore_point
         counts = {name: self._database.count(CollectionGroup(id=name)) for name in names}
-        tried = sampled(definition, self._database, documents)
         facts = Facts(
             now=self._clock.now(),
             counts=counts,
@@ -68,10 +67,10 @@ class Survey:
             restore_point_max_age=self._preconditions.max_age,
             maintenance=self._preconditions.maintenance(),
             history=self.history(definition.revision),
-            sampled=tried,
+            sampled=sample.found,
             again=again,
             disarmed=disarmed,
-            fresh=self._fresh(tried, counts, {name: len(raws) for name, raws in documents.items()}),
+            fresh=self._fresh(sample.found, counts),
             ramp=self._ramp,
         )
         return make_plan(definition, facts)
@@ -97,13 +96,10 @@ class Survey:
         own = [r for r in self._runs.all() if r.revision == revision and r.database == root]
         return own[-1] if own else None
 
-    def _fresh(self, tried: Sampled, counts: Mapping[str, int], seen: Mapping[str, int]) -> dict[str, float]:
+    def _fresh(self, tried: Sampled, counts: Mapping[str, int]) -> dict[str, float]:
         """Empty collections that the migration creates documents in, with how many the sample lets expect."""
         expected: Counter[str] = Counter()
         for source, targets in tried.creates.items():
             for target, found in targets.items():
-                expected[target] += found * counts[source] / seen[source]  # type: ignore[assignment]  # a share
+                expected[target] += found * counts[source] / tried.seen[source]  # type: ignore[assignment]  # a share
         return {name: many for name, many in expected.items() if not self._database.count(CollectionGroup(id=name))}
-
-    def _probe(self, documents: Mapping[str, Sequence[RawDocument]]) -> Rate | None:
-        return probe(self._database, [raw.fields for raws in documents.values() for raw in raws], self._clock)
