@@ -84,6 +84,12 @@ class Ahead(Generic[T]):
         while (item := self.take()) is not None:
             yield item
 
+    def widen(self, most: int) -> None:
+        """From now on ``most`` may wait to be taken, if that is more than before."""
+        with self._changed:
+            self._most = max(self._most, most)
+            self._changed.notify_all()
+
     def stop(self) -> None:
         """Nobody takes any more; returns at once."""
         with self._changed:

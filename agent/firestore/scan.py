@@ -30,7 +30,7 @@ from agent.firestore.retry import Retrying
 from agent.firestore.scopes import Collection, Scope, query_of, timestamp
 
 PAGE = 300
-_PAGE_BYTES = 4_000_000  # a page of documents of 1 MiB each would otherwise be larger than a worker's whole memory
+_PAGE_BYTES = 1_000_000  # what a worker holds of documents of 1 MiB each must not depend on how many fit in a page
 _STREAM_DEADLINE = 300.0
 _CLEARLY = 1.5
 

@@ -36,7 +36,8 @@ from agent.migration.journal import ScanRange
 AHEAD_BYTES = 8_000_000
 """What is held of one source's documents that nobody works on yet."""
 FAR_AHEAD_BYTES = 30_000_000
-"""The same of a run without a rate; beyond :data:`AHEAD_BYTES` packed, documents of 1 KB to 350 bytes or so."""
+"""The same of the source whose turn it is, in a run without a rate; beyond :data:`AHEAD_BYTES` packed, documents of 1
+KB to 350 bytes or so. Not of every source: documents that can't be packed would fill a worker's memory."""
 AT_ONCE = 4
 """Sources that are read at once."""
 COMING = 20_000
@@ -98,7 +99,7 @@ class ReadAhead:
     Args:
         sources: in the order in which they are taken.
         is_over: nobody wants any more: :meth:`documents` ends, wherever it is.
-        is_free: whether the run goes as fast as it can; asked when a source is begun.
+        is_free: whether the run goes as fast as it can; asked when a source's turn comes.
     """
 
     def __init__(
@@ -130,6 +131,8 @@ class ReadAhead:
         expected = self._sources[self._taken].expected
         self._begin(coming=expected)
         reader = self._begun[self._taken]
+        if self._is_free():
+            reader.widen(FAR_AHEAD_BYTES)
         while page := reader.take(self._is_over):
             expected -= len(page)
             self._begin(coming=expected)
@@ -143,8 +146,7 @@ class ReadAhead:
                 return
             if number == len(self._begun):
                 begin = partial(_begun, source)
-                most = FAR_AHEAD_BYTES if self._is_free() else AHEAD_BYTES  # more than that is never loose
-                self._begun.append(Ahead(begin, most=most, weigh=_size, shrink=_Packed, loose=AHEAD_BYTES))
+                self._begun.append(Ahead(begin, most=AHEAD_BYTES, weigh=_size, shrink=_Packed, loose=AHEAD_BYTES))
             if number > self._taken:
                 coming += source.expected
 

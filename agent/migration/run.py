@@ -39,7 +39,7 @@ from agent.telemetry import Progress, ProgressSink, Telemetry
 OPERATION = "migration"
 
 _CHUNK_SECONDS = 5.0
-_CHUNK_BYTES = 4_000_000  # a chunk of documents near their limit of 1 MiB must not fill the memory
+_CHUNK_BYTES = 1_500_000  # a chunk of documents near their limit of 1 MiB must not fill the memory
 
 
 @dataclass(frozen=True, kw_only=True)

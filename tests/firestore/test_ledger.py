@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
@@ -415,6 +416,29 @@ def test_memory_is_bounded_by_the_batches_on_their_way() -> None:
     for done, _ in enumerate(run, start=1):
         assert pulled - done <= 10 * (4 + 1) + 1 + 40
     assert pulled == 5000
+
+
+def test_memory_is_bounded_by_their_bytes_too() -> None:
+    """Eight senders have work at once only as long as their batches come to no more than the limit; one always may."""
+    under_way = 0
+    seen: list[tuple[int, int]] = []
+    lock = threading.Lock()
+
+    def deliver(batch: Batch) -> tuple[tuple[WriteOutcome, ...], None]:
+        nonlocal under_way
+        with lock:
+            under_way += batch.size
+            seen.append((under_way, batch.size))
+        time.sleep(0.002)
+        with lock:
+            under_way -= batch.size
+        return tuple(WriteOutcome(write=write, state=WriteState.APPLIED) for write in batch.writes), None
+
+    large = [PlannedWrite(name=_name(n), fields=_fields("x" * (90_000 if n == 40 else 5000))) for n in range(80)]
+    run = WriteRun(large, deliver=deliver, limits=BatchLimits(count=2, parallel=8, held=32_000))
+    assert run.finish().applied == 80
+    assert all(together <= 32_000 or together == alone for together, alone in seen)
+    assert max(together for together, alone in seen if together != alone) > 20_000
 
 
 def test_the_rate_limit_is_kept() -> None:

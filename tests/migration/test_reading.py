@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -119,6 +120,42 @@ def test_a_run_without_a_rate_reads_far_ahead_packed() -> None:
         found = [first, *documents]
     assert [(raw.name, raw.raw, raw.update_time) for raw in found] == [
         (raw.name, raw.raw, raw.update_time) for raw in made
+    ]
+
+
+def test_only_the_source_whose_turn_it_is_is_read_far_ahead() -> None:
+    """Also of documents that can't be packed: the next source waits at the lower bound for its turn."""
+    size = 100_000
+    begun = [0, 0]
+    made = [_unpackable(_documents(name, AHEAD_BYTES // size * 3, size)) for name in ("a", "b")]
+
+    def source(number: int) -> Source:
+        def begin() -> Iterator[list[RawDocument]]:
+            for page in _in_pages(made[number], 5):
+                begun[number] += len(page) * size
+                yield page
+
+        return Source(begin=begin, expected=len(made[number]))
+
+    with ReadAhead([source(0), source(1)], is_over=_never, is_free=lambda: True) as ahead:
+        first = ahead.documents()
+        found = [next(first)]
+        _wait_for(lambda: begun[0] == len(made[0]) * size and begun[1] >= AHEAD_BYTES)
+        time.sleep(0.05)
+        assert begun[1] < AHEAD_BYTES + 2_000_000
+        found += first
+        second = ahead.documents()
+        found.append(next(second))
+        _wait_for(lambda: begun[1] == len(made[1]) * size)
+        found += second
+    assert [raw.raw for raw in found] == [raw.raw for raws in made for raw in raws]
+
+
+def _unpackable(documents: list[RawDocument]) -> list[RawDocument]:
+    chance = random.Random(7)
+    return [
+        RawDocument.known(raw.raw[:-50_000] + chance.randbytes(50_000), name=raw.name, update_time=raw.update_time)
+        for raw in documents
     ]
 
 
