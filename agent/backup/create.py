@@ -22,6 +22,7 @@ from agent.backup.chain import Chain
 from agent.backup.copies import Copies
 from agent.backup.differences import Differences, Key, compare_keys, spans_of
 from agent.backup.manifest import BackupType, Manifest, Tally
+from agent.backup.portions import Portions
 from agent.backup.ports import Reader
 from agent.backup.segments import Compression, Segment, SegmentWriter, digest_of
 from agent.clock import Clock
@@ -34,7 +35,6 @@ from agent.telemetry import Progress, ProgressSink
 # Firestore keeps versions for an hour; what is read must be read before 55 minutes, the rest is for publishing and for
 # clocks that differ. A minute less, because time is looked at between portions, and one may take as long as its RPC.
 TIME_LIMIT_SECONDS = 54 * 60.0
-_FETCH = 200
 _KEYS_AHEAD = 200_000  # of the parent's, some 170 bytes each, over all ranges that are read at once
 _KEYS_AT_ONCE = 500
 _FAST, _THOROUGH = 3, 12  # zstd levels: a full backup must keep up with the wire, an increment is a hundredth of it
@@ -192,7 +192,7 @@ def _read_increment(
     recorder = _Recorder(0, order, copies, reader.address.documents)
     recorder.total_documents = sum(differences.documents for differences in found)
     changed = [name for differences in found for name in differences.changed]
-    portions = [changed[begin : begin + _FETCH] for begin in range(0, len(changed), _FETCH)]
+    portions = Portions(changed, base.members[0].collections)
 
     def fetch(portion: Sequence[str]) -> list[RawDocument]:
         got = reader.get(portion, read_time)
@@ -203,14 +203,19 @@ def _read_increment(
 
     with ThreadPoolExecutor(max_workers=order.parallel, thread_name_prefix="backup") as pool:
         waiting: deque[Future[list[RawDocument]]] = deque()
+
+        def record_next() -> None:
+            documents = waiting.popleft().result()
+            portions.came(documents)
+            recorder.extend(documents)
+            watch.advance(0, recorder.collection)
+
         for portion in portions:
             waiting.append(pool.submit(fetch, portion))
             if len(waiting) > order.parallel:
-                recorder.extend(waiting.popleft().result())
-                watch.advance(0, recorder.collection)
+                record_next()
         while waiting:
-            recorder.extend(waiting.popleft().result())
-            watch.advance(0, recorder.collection)
+            record_next()
     for path in sorted(gone, key=sort_key):
         recorder.delete(path)
     return [recorder.close()]
