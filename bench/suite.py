@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench import backup, detection, lateness, migration, prometheus, rules, wire
+from bench import backup, detection, large, lateness, migration, prometheus, rules, wire
 from bench.measure import Measure, Setup, Table, Target
 
 Bench = Callable[[Setup], list[Measure]]
@@ -24,6 +24,7 @@ BENCHES: Mapping[str, Bench] = {
     "wire": wire.measure,
     "backup": backup.measure,
     "migration": migration.measure,
+    "large": large.measure,
     "prometheus": prometheus.measure,
     "detection": detection.measure,
     "lateness": lateness.measure,

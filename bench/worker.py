@@ -24,7 +24,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from agent.firestore import DatabaseAddress, Firestore
 from agent.migration import Migrations, Preconditions, RestorePoint, RunSettings
-from agent.scheduling import Assignment, OperationContext, serve
+from agent.scheduling import Assignment, OperationContext, serve, worker_environment
 from agent.telemetry import Telemetry, start_telemetry
 
 
@@ -75,7 +75,8 @@ def measured(task: Task, *, silent: bool = False) -> Figures:
         RuntimeError: it failed, with what it said.
     """
     command = [sys.executable, "-m", "bench.worker", *(["--silent"] if silent else [])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=worker_environment()) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(Assignment(operation="migrate and undo", arguments=asdict(task)).to_line())

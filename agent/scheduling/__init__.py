@@ -8,7 +8,7 @@ operations exist (daemon wiring hands them in) and what a failed one means (rule
 from agent.scheduling.jobs import RESTORE_DRILL, JobPlan, drill_plan, job_plans
 from agent.scheduling.lock import ChangeLock
 from agent.scheduling.scheduler import Scheduler
-from agent.scheduling.supervisor import Outcome, Running, Supervisor
+from agent.scheduling.supervisor import Outcome, Running, Supervisor, worker_environment
 from agent.scheduling.worker import Assignment, Operation, OperationContext, serve
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "drill_plan",
     "job_plans",
     "serve",
+    "worker_environment",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,6 +40,17 @@ _KINDS: Mapping[str, tuple[Callable[..., RunbookdError], Callable[[str], Any]]] 
     "Misconfigured": (Misconfigured, MisconfiguredReason),
     "Refused": (Refused, RefusedReason),
 }
+
+
+def worker_environment() -> dict[str, str]:
+    """A worker's environment: ours, and two heaps for all of its threads.
+
+    glibc gives each thread a heap that keeps what the thread has freed. Of documents of 900 KB a migration's worker
+    held 399 MB at its peak, of 40 KB 281; with two heaps 273 and 212, with one 244 and 210. With one, migrations of
+    small documents went at 0.95 and 0.89 of their pace (medians of 9 and 11 pairs), with two at 1.03. Whoever sets
+    ``MALLOC_ARENA_MAX`` has the last word; other C libraries don't know it.
+    """
+    return {"MALLOC_ARENA_MAX": "2", **os.environ}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +150,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
+            env=worker_environment(),
             # A group of its own: Ctrl-C at the terminal must reach the daemon, which stops workers in order.
             start_new_session=True,
         )

@@ -65,6 +65,14 @@ def test_what_is_in_no_hurry_leaves_the_processor_to_the_rules(supervisor: Super
     assert supervisor.run("priority") == {"nice": min(19, ours + 10)}
 
 
+def test_a_worker_has_two_heaps(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless somebody wants more: threads with heaps of their own keep what they have freed."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    assert supervisor.run("heaps") == {"heaps": "2"}
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
+    assert supervisor.run("heaps") == {"heaps": "3"}
+
+
 def test_a_bug_is_reported(supervisor: Supervisor) -> None:
     """An exception nobody foresaw is a permanent internal error."""
     with pytest.raises(Permanent, match="ZeroDivisionError") as caught:

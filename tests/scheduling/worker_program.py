@@ -44,6 +44,10 @@ def priority(_: OperationContext) -> dict[str, int]:
     return {"nice": os.getpriority(os.PRIO_PROCESS, 0)}
 
 
+def heaps(_: OperationContext) -> dict[str, str]:
+    return {"heaps": os.environ["MALLOC_ARENA_MAX"]}
+
+
 def operations(_: Assignment, __: Telemetry) -> Mapping[str, Operation]:
     return {
         "count": count,
@@ -52,6 +56,7 @@ def operations(_: Assignment, __: Telemetry) -> Mapping[str, Operation]:
         "bug": bug,
         "wait": wait_for_cancel,
         "priority": priority,
+        "heaps": heaps,
         "urgent": priority,
     }
 
