@@ -33,7 +33,7 @@ _PER_COLLECTION = 40
 _SAMPLE_BYTES = 8 << 20  # eight of the largest documents, which is as many as stamped fields are told by
 _PROBE_DOCUMENTS = 1000
 _PROBE_LEAST = 24  # three for each sender
-_PROBE_BYTES = 16_000_000  # forty documents of 400 KB tell as much as a thousand, and no worker has to hold a gigabyte
+_PROBE_BYTES = 16_000_000  # a thousand documents near the limit of 1 MiB would be two gigabytes on the wire
 _BODY_BYTES = 2_000_000
 _ENOUGH_TO_TELL = 2000
 
