@@ -23,7 +23,7 @@ from rich.table import Table
 from bench.measure import Measure, Setup
 from bench.suite import BENCHES
 
-_WIDTHS = {"median": 16, "target": 9}  # so that the tables' columns stand below each other
+_WIDTHS = {"median": 18, "target": 11}  # so that the tables' columns stand below each other
 _OK = {True: "[green]yes[/]", False: "[bold red]NO[/]", None: ""}
 
 
