@@ -28,7 +28,7 @@ from agent.telemetry import quiet_telemetry
 from bench.measure import Measure, Setup, Table, Target, contest, ratio, timed
 from bench.official import OfficialClient
 from bench.peers import PEERS_DOCUMENTS, measure_peers
-from bench.resident import Workers
+from bench.resident import WORKER_PEAK, Workers
 from bench.servers import Server, Servers, emulator_at, running
 
 _PROJECT = "bench"
@@ -46,7 +46,6 @@ _OFFICIAL = Target(limit=3, at_least=True, backend="emulator", documents=_FULL_S
 _BULK_WRITER = Target(limit=10, at_least=True, backend="emulator", documents=_FULL_SIZE)
 _INCREMENTAL_TIME = Target(limit=0.5, at_least=False, backend="emulator", documents=_FULL_SIZE)
 _INCREMENTAL_BYTES = Target(limit=0.015, at_least=False, backend="emulator", documents=_FULL_SIZE)
-_PEAK = Target(limit=256, at_least=False)
 
 
 class Bench:
@@ -180,7 +179,7 @@ def measure(setup: Setup) -> list[Measure]:
         servers.renew()
         report, peak = workers.run(servers.current.host, _EMPTY, "restore", backup=full)
         assert report["compared"] == bench.documents
-        table.add("peak memory of a worker, restore", peak, "MB", _PEAK)
+        table.add("peak memory of a worker, restore", peak, "MB", WORKER_PEAK)
         if bench.documents >= _PEERS_FROM:
             measure_peers(servers.current, folder, bench.sample(PEERS_DOCUMENTS), table)
         bench.close()
@@ -230,5 +229,5 @@ def _reading_workers(bench: Bench, workers: Workers, server: Server, table: Tabl
     _, incremental = workers.run(server.host, _PROJECT, "backup", type="incremental", verify=False)
     _, verify = workers.run(server.host, _PROJECT, "verify", backup=full["id"])
     for operation, peak in (("create", create), ("incremental", incremental), ("verify", verify)):
-        table.add(f"peak memory of a worker, {operation}", peak, "MB", _PEAK)
+        table.add(f"peak memory of a worker, {operation}", peak, "MB", WORKER_PEAK)
     return str(full["id"])

@@ -15,14 +15,13 @@ from random import Random
 
 from agent.firestore import DatabaseAddress, Firestore, PlannedWrite, encode_fields
 from agent.telemetry import quiet_telemetry
-from bench.measure import Measure, Setup, Table, Target
-from bench.resident import Workers
+from bench.measure import Measure, Setup, Table
+from bench.resident import WORKER_PEAK, Workers
 from bench.servers import running
 from bench.worker import Task, measured
 
 _COLLECTIONS = ("films", "maps", "scans", "songs", "voices")
 _SHAPES = (("900 KB", 60, 900_000), ("40 KB", 1200, 40_000))  # documents of each collection
-_PEAK = Target(limit=256, at_least=False)
 
 _RENAME = f'''"""Moves nearly all of every document."""
 
@@ -41,7 +40,7 @@ def measure(setup: Setup) -> list[Measure]:
     for name, count, size in _SHAPES:
         with tempfile.TemporaryDirectory() as folder, running(setup.backend) as server:
             for worker, peak in _peaks(server.host, Path(folder), count, size):
-                table.add(f"peak memory of a worker, documents of {name}, {worker}", peak, "MB", _PEAK)
+                table.add(f"peak memory of a worker, documents of {name}, {worker}", peak, "MB", WORKER_PEAK)
     return table.measures
 
 

@@ -16,6 +16,10 @@ from typing import Any
 from agent.clock import SystemClock
 from agent.scheduling import Supervisor
 from agent.telemetry import quiet_telemetry
+from bench.measure import Target
+
+WORKER_PEAK = Target(limit=256, at_least=False)
+"""What any worker may hold, in megabytes (2^20 bytes)."""
 
 _RUNBOOK = Path(__file__).parents[1] / "runbooks" / "firestore-operations.md"
 _KILOBYTES = 1 << 10

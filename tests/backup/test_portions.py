@@ -12,6 +12,7 @@ from agent.backup.manifest import Tally
 from agent.backup.portions import Portions
 from agent.firestore import RawDocument
 from agent.firestore.document import with_name
+from agent.firestore.protobuf import delimited
 
 _ROOT = "projects/p/databases/(default)/documents"
 _MEGABYTE = 1_000_000
@@ -23,8 +24,7 @@ def names(collection: str, count: int) -> list[str]:
 
 def sized(name: str, size: int) -> RawDocument:
     """A document of somewhat more than ``size`` bytes."""
-    varint = bytes((size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14))
-    return RawDocument(with_name(name, b"\x7a" + varint + bytes(size)))
+    return RawDocument(with_name(name, delimited(b"\x7a", bytes(size))))
 
 
 def lengths(of: list[str], tallies: Mapping[str, Tally], sizes: Mapping[str, int]) -> list[int]:

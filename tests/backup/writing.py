@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.firestore import Firestore
+from tests.background import repeatedly
 from tests.backup.conftest import Running, write
 
 Round = Callable[[int], Mapping[str, Mapping[str, Any] | None]]
@@ -32,22 +34,14 @@ def somebody_writes(writer: Firestore, changes: Round, *, beside: Pinning, on: R
     can be seen: of 500 instants taken while 1,200 documents were written, 45 showed one or two documents otherwise a
     second later, with nothing between us and it. Firestore itself, and the sandbox, have one answer for an instant.
     """
-    stop = threading.Event()
     a_round = threading.Lock()
+    numbers = itertools.count(1)
 
-    def keep_writing() -> None:
-        number = 0
-        while not stop.wait(0.005):  # whoever waits for the lock gets it
-            number += 1
-            with a_round:
-                write(writer, changes(number))
+    def write_round() -> None:
+        with a_round:
+            write(writer, changes(next(numbers)))
 
     if on.kind == "emulator":
         beside.between = a_round
-    thread = threading.Thread(target=keep_writing)
-    thread.start()
-    try:
+    with repeatedly(write_round, pause=lambda: 0.005):  # in which whoever waits for the lock gets it
         yield
-    finally:
-        stop.set()
-        thread.join()

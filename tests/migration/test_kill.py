@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from agent.firestore import (
 )
 from agent.migration import RunState
 from agent.telemetry import Telemetry
+from tests.background import repeatedly
 from tests.migration.conftest import Host
 from tests.migration.world import COUNTER, World, start
 
@@ -81,19 +81,8 @@ class Users:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        stop = threading.Event()
-
-        def go_on() -> None:
-            while not stop.wait(self._draw.random() * 0.02):
-                self._note()
-
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
+        with repeatedly(self._note, pause=lambda: self._draw.random() * 0.02):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def _note(self) -> None:
         firestore = self._world.firestore

@@ -14,13 +14,14 @@ import pytest
 from agent.faults import Permanent, PermanentReason
 from agent.firestore import RawDocument
 from agent.firestore.document import with_name
+from agent.firestore.protobuf import delimited
 from agent.migration.reading import AHEAD_BYTES, AT_ONCE, COMING, ReadAhead, Source, in_chunks
 
 _SOON = 10.0
 
 
 def _documents(collection: str, count: int, size: int = 0) -> list[RawDocument]:
-    filler = b"\x7a" + bytes((size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14)) + bytes(size) if size else b""
+    filler = delimited(b"\x7a", bytes(size)) if size else b""
     return [
         RawDocument(with_name(f"projects/p/databases/d/documents/{collection}/{n:06d}", filler)) for n in range(count)
     ]
